@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from evofool.ascend.hooks import Hooks
+from evofool.ascend.leaky import LeakyGradients
 from evofool.ascend.loop import Ascent, Tick, ascend
 from evofool.ascend.objectives import LOGITS, Objective, alpha_norm, match, total_variation
 from evofool.ascend.params import BoxedFourier, Param, Pixels
@@ -18,8 +19,9 @@ from evofool.targets import Preprocessing, Target
 _SIDE = 227
 _SPREAD = 27098 / 255 / (3 * _SIDE * _SIDE) ** 0.5  # of a pixel on [0, 1]: 0.27
 _FIRST_TV = 30.0  # at the first step
-_TV, _MOST_TV = 0.003, 30.0  # tv at the last step of a layer with as many values as the image, and the most
-_STEPS, _FEWEST, _MOST = 410, 60, 200
+_TV, _MOST_TV = 0.0001, 10.0  # tv at the last step of a layer with as many values as the image, and the most
+_LEAK, _MOST_LEAK = 3.3, 0.3  # the values of the image over the layer's at which the first leak is 1, and the most
+_STEPS, _FEWEST, _MOST = 820, 50, 200
 _START = 0.05  # standard deviation of the noise at the start of a search over pixels
 _SMALL = 64  # pixels; smaller images are searched for over their pixels
 _RESTART = 1 << 20  # between the keys of an image's restarts
@@ -30,13 +32,15 @@ class InversionSettings:
     """How an inversion is searched for.
 
     tv: the weight of total variation at the last step, in the paper's units; the first has 30, or tv if that is more, and
-    it falls by the same factor in each step. 0: none at any step. alpha: the weight of the pixels' norm. restarts: starts
-    for each image, of which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half
-    a cosine. tv and steps follow the layer's size unless given: graded_tv, graded_steps. rule: another optimiser, over
-    pixels and with the same tv at each step; `rate` is then not used. microbatch, streams: as in ascend.
+    it falls by the same factor in each step. 0: none at any step. leak: the share of the gradient that inactive ReLUs pass
+    on in the first step; it falls linearly to 0. alpha: the weight of the pixels' norm. restarts: starts for each image, of
+    which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half a cosine. tv, leak
+    and steps follow the layer's size unless given: graded_tv, graded_leak, graded_steps. rule: another optimiser, over
+    pixels, with the same tv at each step and without a leak; `rate` is then not used. microbatch, streams: as in ascend.
     """
 
     tv: float | None = None
+    leak: float | None = None
     alpha: float = 0.0
     restarts: int = 1
     steps: int | None = None
@@ -51,6 +55,8 @@ class InversionSettings:
                 f"restarts {self.restarts} and steps {self.steps} have to be at least 1, tv {self.tv} and alpha "
                 f"{self.alpha} at least 0"
             )
+        if not 0 <= (self.leak or 0) <= 1:
+            raise ValueError(f"leak {self.leak} has to be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Inversion:
 
     classes (n,) int64: the target's class for each given image. kept (n,) bool: whether the target gives the inversion, in 8
     bits, the same class; log_odds, margins (n,) float64: the inversion's, of that class. Where a margin is positive but
-    small the class is kept by little. tv, steps: those that were used. forwards, backwards: passes spent. notes: which
+    small the class is kept by little. tv, leak, steps: those that were used. forwards, backwards: passes spent. notes: which
     ascents stopped early, and why. interrupted: tick stopped the search; the best images so far are returned.
     """
 
@@ -80,6 +86,7 @@ class Inversion:
     log_odds: np.ndarray
     margins: np.ndarray
     tv: float
+    leak: float
     steps: int
     forwards: int
     backwards: int
@@ -106,10 +113,10 @@ def invert(
     deep layer may resemble nothing and still have the class: then it is a fooling image.
 
     The objective is the paper's, in the units of its constants (pixels on 0..255, 227 a side; there tv is 1, 10 and 100 for
-    early, middle and deep layers, alpha 8e-10), for images of any size. Three things differ: pixels are kept in [0, 1],
+    early, middle and deep layers, alpha 8e-10), for images of any size. Four things differ: pixels are kept in [0, 1],
     which makes alpha unnecessary; tv falls during the search, to a weight that follows the layer's size (graded_tv), so that
     the image is smooth where the layer leaves it free; the optimiser is Adam, over BoxedFourier where the image has at least
-    64 pixels a side. The paper's optimiser, rule=paper_rule(shape) with steps=400, ends at a larger error. Of all steps'
+    64 pixels a side; and at first inactive ReLUs pass on a share of the gradient (graded_leak, LeakyGradients). The paper's optimiser, rule=paper_rule(shape) with steps=400, ends at a larger error. Of all steps'
     images the one with the smallest sum, at the last tv, is returned.
 
     Costs `steps` backward passes for each image and restart, up to the layer, one more forward pass, and a few forward
@@ -129,7 +136,10 @@ def invert(
     centre = _zero(target).to(features.device)
     tv = graded_tv(target.shape, features.shape[1]) if settings.tv is None else settings.tv
     steps = graded_steps(target.shape, features.shape[1]) if settings.steps is None else settings.steps
-    smoothing = _Smoothing(tv, steps, constant=settings.rule is not None)
+    leak = settings.leak
+    if leak is None:
+        leak = graded_leak(target.shape, features.shape[1]) if settings.rule is None else 0.0
+    smoothing, gradients = _Smoothing(tv, steps, constant=settings.rule is not None), LeakyGradients(leak)
     wanted = features.repeat(restarts, 1)
     objective = _objective(layer, wanted, target.shape, centre, smoothing, settings.alpha)
     rule = _falling(settings.rate, steps) if settings.rule is None else settings.rule
@@ -139,11 +149,17 @@ def invert(
 
     def after_step(iteration: int, of: int) -> bool:
         smoothing.step = iteration + 1
+        gradients.leak = leak * max(0.0, 1 - smoothing.step / steps)
         return tick is not None and tick(iteration, of)
 
     keys = [restart * _RESTART + k for restart in range(restarts) for k in range(n)]
     found = ascend(
-        target, ascent, keys, seed=seed, microbatch=settings.microbatch, streams=settings.streams, tick=after_step
+        *(target, ascent, keys),
+        seed=seed,
+        microbatch=settings.microbatch,
+        streams=settings.streams,
+        tick=after_step,
+        approximation=gradients,
     )
     away = (_features(target, found.images, layer) - wanted).double().norm(dim=1)
     away = torch.where(torch.isfinite(away), away, torch.inf).view(restarts, n)
@@ -165,6 +181,7 @@ def invert(
         log_odds(logits)[np.arange(n), classes],
         margin(logits)[np.arange(n), classes],
         tv,
+        leak,
         steps,
         target.queries - before,
         int(found.backwards.sum()),
@@ -174,22 +191,32 @@ def invert(
 
 
 def graded_tv(shape: tuple[int, int, int], values: int) -> float:
-    """The last weight of total variation for a layer with so many values, of images (C, H, W): 0.003 (C H W / values)^2.3.
+    """The last weight of total variation for a layer with so many values, of images (C, H, W): 0.0001 (C H W / values)^3.
 
-    It is at most 30. It grows from early layers, which determine the image, to deep ones, of which many images have the
+    It is at most 10. It grows from early layers, which determine the image, to deep ones, of which many images have the
     same features; so do the paper's 1, 10 and 100 for AlexNet's layers. It was chosen by the errors that are left: deeper
     layers amplify fine differences, so an early layer has to be matched much more exactly than a deep one for the class to
     be kept.
     """
-    return min(_MOST_TV, _TV * (float(np.prod(shape)) / values) ** 2.3)
+    return min(_MOST_TV, _TV * (float(np.prod(shape)) / values) ** 3)
+
+
+def graded_leak(shape: tuple[int, int, int], values: int) -> float:
+    """The leak of ReLUs at the first step for a layer with so many values, of images (C, H, W): (3.3 values / (C H W))^3.
+
+    It is at most 0.3, and 0 for images of less than 64 pixels a side. A leak frees an early layer's search from local
+    minima, such as regions of a wrong colour, whose units have no gradient. Deep layers come after many ReLUs, whose leaks
+    multiply: their gradients would be those of another network.
+    """
+    return min(_MOST_LEAK, (_LEAK * values / float(np.prod(shape))) ** 3) if min(shape[1:]) >= _SMALL else 0.0
 
 
 def graded_steps(shape: tuple[int, int, int], values: int) -> int:
-    """The steps for a layer with so many values, of images (C, H, W): 410 / (C H W / values)^0.46, from 60 to 200.
+    """The steps for a layer with so many values, of images (C, H, W): 820 / (C H W / values)^0.9, from 50 to 200.
 
     A deep layer has few values, which are soon matched, and each step goes through more of the network.
     """
-    return int(np.clip(round(_STEPS / (float(np.prod(shape)) / values) ** 0.46), _FEWEST, _MOST))
+    return int(np.clip(round(_STEPS / (float(np.prod(shape)) / values) ** 0.9), _FEWEST, _MOST))
 
 
 def paper_rule(shape: tuple[int, int, int]) -> Momentum:

