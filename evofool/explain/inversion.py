@@ -19,9 +19,10 @@ from evofool.targets import Preprocessing, Target
 _SIDE = 227
 _SPREAD = 27098 / 255 / (3 * _SIDE * _SIDE) ** 0.5  # of a pixel on [0, 1]: 0.27
 _FIRST_TV = 30.0  # at the first step
-_TV, _MOST_TV = 0.0001, 10.0  # tv at the last step of a layer with as many values as the image, and the most
+_TV, _MOST_TV = 0.0001, 30.0  # tv at the last step of a layer with as many values as the image, and the most
 _LEAK, _MOST_LEAK = 3.3, 0.3  # the values of the image over the layer's at which the first leak is 1, and the most
 _STEPS, _FEWEST, _MOST = 820, 50, 200
+_EARLY = 1000.0  # taken from the scores of early steps
 _START = 0.05  # standard deviation of the noise at the start of a search over pixels
 _SMALL = 64  # pixels; smaller images are searched for over their pixels
 _RESTART = 1 << 20  # between the keys of an image's restarts
@@ -116,8 +117,10 @@ def invert(
     early, middle and deep layers, alpha 8e-10), for images of any size. Four things differ: pixels are kept in [0, 1],
     which makes alpha unnecessary; tv falls during the search, to a weight that follows the layer's size (graded_tv), so that
     the image is smooth where the layer leaves it free; the optimiser is Adam, over BoxedFourier where the image has at least
-    64 pixels a side; and at first inactive ReLUs pass on a share of the gradient (graded_leak, LeakyGradients). The paper's optimiser, rule=paper_rule(shape) with steps=400, ends at a larger error. Of all steps'
-    images the one with the smallest sum, at the last tv, is returned.
+    64 pixels a side; and at first inactive ReLUs pass on a share of the gradient (graded_leak, LeakyGradients). The paper's
+    optimiser, rule=paper_rule(shape) with steps=400, ends at a larger error. Of the images of the second half of the steps
+    the one with the smallest sum, at the last tv, is returned; earlier ones, which are smoother, count only if the search
+    ends there.
 
     Costs `steps` backward passes for each image and restart, up to the layer, one more forward pass, and a few forward
     passes for features and classes. TargetError for a target without gradients and for an unknown layer, ImageError for
@@ -145,7 +148,7 @@ def invert(
     rule = _falling(settings.rate, steps) if settings.rule is None else settings.rule
     param = _pixels(target.shape, centre, spectral=settings.rule is None and min(target.shape[1:]) >= _SMALL)
     at_last = _objective(layer, wanted, target.shape, centre, _Smoothing(tv, steps, constant=True), settings.alpha)
-    ascent = Ascent(param, objective, rule, steps, select_by=at_last)
+    ascent = Ascent(param, objective, rule, steps, select_by=_late(at_last, smoothing, steps))
 
     def after_step(iteration: int, of: int) -> bool:
         smoothing.step = iteration + 1
@@ -193,7 +196,7 @@ def invert(
 def graded_tv(shape: tuple[int, int, int], values: int) -> float:
     """The last weight of total variation for a layer with so many values, of images (C, H, W): 0.0001 (C H W / values)^3.
 
-    It is at most 10. It grows from early layers, which determine the image, to deep ones, of which many images have the
+    It is at most 30. It grows from early layers, which determine the image, to deep ones, of which many images have the
     same features; so do the paper's 1, 10 and 100 for AlexNet's layers. It was chosen by the errors that are left: deeper
     layers amplify fine differences, so an early layer has to be matched much more exactly than a deep one for the class to
     be kept.
@@ -238,6 +241,13 @@ def _objective(
     smooth = Objective(lambda *inputs: variation(*inputs) * (tv.now / 2 / sigma_theirs**2))
     found = match(layer, features) - smooth
     return found - alpha_norm(6, centre, 255) * (alpha / 2 / (255 * sigma) ** 2) if alpha else found
+
+
+def _late(score: Objective, smoothing: "_Smoothing", steps: int) -> Objective:
+    """The score, less a constant in the first half of the steps, whose images count only if the search ends there."""
+    return Objective(
+        lambda *inputs: score(*inputs) - (_EARLY if 2 * smoothing.step < steps else 0.0), score.layers, score.logits
+    )
 
 
 class _Smoothing:

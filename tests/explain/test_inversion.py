@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from evofool.ascend.hooks import ForwardPass
+from evofool.ascend.objectives import Objective
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import inversion
 from evofool.explain.inversion import InversionSettings, graded_leak, graded_steps, graded_tv, invert, paper_rule
@@ -125,12 +126,12 @@ def test_total_variation_leak_and_steps_follow_the_layers_size() -> None:
     tvs = [graded_tv(shape, values) for values in sizes]
     assert tvs == sorted(tvs)
     assert tvs[1] == pytest.approx(0.0001)
-    assert tvs[-1] == 10
+    assert tvs[-1] == 30
     leaks = [graded_leak(shape, values) for values in sizes]
     assert leaks == pytest.approx([0.3, 0.3, 0.3, 0.0088, 0], abs=1e-4)
     assert [graded_steps(shape, values) for values in sizes] == [200, 200, 200, 68, 50]
     result = invert(small(), pictures(1), "6")
-    assert (result.tv, result.leak, result.steps) == (10, 0, 50)  # of 5 values
+    assert (result.tv, result.leak, result.steps) == (30, 0, 50)  # of 5 values
     assert graded_leak((3, 32, 32), 3 * 32 * 32) == 0  # of a small image
     given = invert(small(), pictures(1), "6", settings=InversionSettings(tv=0, leak=1, steps=7))
     assert (given.tv, given.leak, given.steps, given.backwards) == (0, 1, 7, 7)
@@ -151,6 +152,15 @@ def test_a_leak_activates_units_that_have_no_gradient() -> None:
     assert leaky.backwards == exact.backwards
     f, g = (features(silent, x, "1") for x in (white, leaky.images))  # by exact ReLUs
     assert leaky.relative == pytest.approx(np.linalg.norm(g - f, axis=1) / np.linalg.norm(f, axis=1), rel=1e-4, abs=1e-6)
+
+
+def test_images_of_the_first_half_of_the_steps_count_only_if_the_search_ends_there() -> None:
+    smoothing = inversion._Smoothing(0.3, 4)
+    late = inversion._late(Objective(lambda *_: torch.tensor([-0.5])), smoothing, 4)
+    seen = []
+    for smoothing.step in range(5):
+        seen.append(float(late(ForwardPass(None, {}), torch.zeros(1), torch.zeros(1))))
+    assert seen == pytest.approx([-1000.5, -1000.5, -0.5, -0.5, -0.5])
 
 
 def test_smoothing_falls_by_the_same_factor_in_each_step_to_the_layers() -> None:

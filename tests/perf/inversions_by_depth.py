@@ -79,8 +79,9 @@ def report(results: Mapping[str, Mapping[str, Any]]) -> None:
         )
         kept = f"{sum(row['kept'] for row in rows)} of {len(rows)}"
         print(
-            f"| {first['layer']} | {first['tv']:.3g} | {first['leak']:.2g} | {first['steps']} | {error.mean():.3f}, {np.median(error):.3f} "
-            f"| {squared.mean():.2%} | {pixels.mean():.3f} | {kept} | {seconds.mean():.1f} |"
+            f"| {first['layer']} | {first['tv']:.3g} | {first['leak']:.2g} | {first['steps']} "
+            f"| {error.mean():.3f}, {np.median(error):.3f} | {squared.mean():.2%} | {pixels.mean():.3f} | {kept} "
+            f"| {seconds.mean():.1f} |"
         )
     kept, errors = (np.array([[row[key] for row in rows] for rows in by_layer]) for key in ("kept", "unsquared"))
     checks = {
@@ -105,7 +106,7 @@ def subjects(network: Target, photographs: Path | None, count: int, elites: Path
         found |= {f"photograph {k}": image for k, image in enumerate(some_real(network, photographs, count))}
     if elites is not None:
         with StoredRun(elites) as run:
-            for elite in sorted(run.elites(), key=lambda each: -each.log_odds)[:10]:
+            for elite in sorted(run.elites(), key=lambda each: -each.row.log_odds)[:10]:
                 picture = Image.fromarray(elite.image.transpose(1, 2, 0))
                 found[f"elite of {elite.label}"] = to_input(picture, network)
     return found
