@@ -13,6 +13,7 @@ sorted by name, and on digits; `--photographs` takes evenly spaced ones, and nei
 """
 
 import argparse
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ def main() -> None:
     images = subjects(network, args.photographs, args.count, args.elites)
     names = [name for name in images if name.startswith(args.only)][: args.most]
     files = {
-        name: args.out / f"{network.name}-{args.seed}-{name.replace(' ', '-').replace('/', '-')}.json" for name in names
+        name: args.out / (re.sub("[^A-Za-z0-9.]+", "-", f"{network.name}-{args.seed}-{name}") + ".json") for name in names
     }
     missing = [name for name in names if not files[name].exists()]
     for at in range(0, len(missing), TOGETHER):
