@@ -11,16 +11,19 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evofool.errors import RecipeError
-from evofool.recipe_parts import (
+from evofool.recipe_encodings import (
     CanvasCPPNPart,
     CanvasPart,
-    ComputePart,
     CPPNPart,
     DirectPart,
-    FolderName,
+    LatentPart,
     MutationPart,
-    NichesPart,
     OperatorsPart,
+)
+from evofool.recipe_parts import (
+    ComputePart,
+    FolderName,
+    NichesPart,
     Part,
     RayPart,
     SavePart,
@@ -30,6 +33,7 @@ from evofool.recipe_parts import (
 )
 from evofool.text import shortened
 from evofool.toml_file import MAX_DEPTH, read_toml, value_of
+from genomes import Encoding
 
 
 class Recipe(Part):
@@ -39,7 +43,7 @@ class Recipe(Part):
     """Names the run's folder, `runs/NAME`; the name of the recipe's file if not given."""
     target: str = "lenet"
     """The classifier, in the grammar of targets."""
-    encoding: Annotated[DirectPart | CPPNPart | CanvasPart, Field(discriminator="kind")]
+    encoding: Annotated[DirectPart | CPPNPart | CanvasPart | LatentPart, Field(discriminator="kind")]
     """What images are made of."""
     search: SearchPart = SearchPart()
     """How the search works."""
@@ -55,13 +59,14 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def _can_climb(cls, data: Any) -> Any:
-        """Checked first: a recipe that was written for an encoding of pixels has keys of it that CPPNs lack."""
+        """Checked first: a recipe that was written for an encoding of pixels has keys of it that others lack."""
         tables = [data.get(name) if isinstance(data, Mapping) else None for name in ("encoding", "search")]
         encoding, search = (table if isinstance(table, Mapping) else {} for table in tables)
-        if search.get("surrogate") is not None and encoding.get("kind") == "cppn":
+        names = {"cppn": "CPPN", "latent": "latent"}
+        if search.get("surrogate") is not None and encoding.get("kind") in names:
             raise ValueError(
-                "search.surrogate: CPPN genomes cannot climb on surrogates, whose gradients move pixels; use "
-                'encoding.kind = "canvas" or "direct", or leave search.surrogate out'
+                f"search.surrogate: {names[encoding['kind']]} genomes cannot climb on surrogates, whose gradients move "
+                'pixels; use encoding.kind = "canvas" or "direct", or leave search.surrogate out'
             )
         return data
 
@@ -76,20 +81,27 @@ class Recipe(Part):
         """Images per forward pass."""
         return self.compute.chunk or self.search.batch
 
+    def build_encoding(self, shape: tuple[int, int, int], decoder: bytes | None = None) -> Encoding:
+        """The encoding of images of this shape, (C, H, W). decoder: the file of a latent one, if a run has its copy."""
+        if isinstance(self.encoding, LatentPart):
+            return self.encoding.build(shape, decoder)
+        return self.encoding.build(shape)
+
     def changed(self, changes: Sequence[str], where: str) -> "Recipe":
         """This recipe with --set changes applied; RecipeError names `where` and the key."""
         return parse(override(self.model_dump(mode="json", exclude_none=True), changes), where)
 
     def fixed(self) -> dict[str, Any]:
         """The keys that affect results, which a resumed run cannot change, but for search.lag. The target is left out,
-        because its fingerprint identifies it, as are surrogates, and so are parents, because they are in the run's file
-        (evofool.run.seeding).
+        because its fingerprint identifies it, as are surrogates, and so are parents and the path of a decoder, because
+        these are in the run's file (evofool.run.seeding, Reader.decoder).
         """
         return self.model_dump(
             mode="json",
             exclude={
                 "name": True,
                 "target": True,
+                "encoding": {"decoder"},
                 "stop": True,
                 "save": True,
                 "search": {"parents": True, "surrogate": {"targets"}},
@@ -211,6 +223,7 @@ def faults_text(error: ValidationError, describe: Callable[[Any], str]) -> str:
 _FAULTS = 10  # more are not read, and a file that is no recipe can have a million
 _VARIATION = {
     "rate", "eta", "halve_every", "crossover", "eta_crossover", "rates", "initial_weight", "activation_set", "start",
+    "sigma", "line", "limit",
 }  # fmt: skip
 """Settings of an encoding that affect variation, but not how a genome is drawn or packed; these may differ."""
 _SETTINGS = {"name": "kind", "mode": "color", "raw_coordinates": "coordinates"}
@@ -244,7 +257,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "rates": OperatorsPart,
     "surrogate": SurrogatePart,
 }
-_ENCODINGS: dict[str, type[BaseModel]] = {"direct": DirectPart, "cppn": CPPNPart, "canvas": CanvasPart}
+_ENCODINGS: dict[str, type[BaseModel]] = {"direct": DirectPart, "cppn": CPPNPart, "canvas": CanvasPart, "latent": LatentPart}
 
 
 def _fault(item: Any) -> str:

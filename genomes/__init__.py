@@ -8,6 +8,7 @@ from genomes.canvas.encoding import Canvas
 from genomes.cppn.encoding import CPPN
 from genomes.direct import Direct
 from genomes.encoding import Encoding, GenomeError, Genomes, PixelEncoding
+from genomes.latent import Latent
 from genomes.random import Key
 
-__all__ = ["CPPN", "Canvas", "Direct", "Encoding", "GenomeError", "Genomes", "Key", "PixelEncoding"]
+__all__ = ["CPPN", "Canvas", "Direct", "Encoding", "GenomeError", "Genomes", "Key", "Latent", "PixelEncoding"]

@@ -86,3 +86,26 @@ def integers(key: Key, n: int, count: int) -> np.ndarray:
     out = np.empty(count, np.int64)
     _fill_integers(key.seed, key.batch, key.row, n, out)
     return out
+
+
+def normals(key: Key, n: int, count: int) -> np.ndarray:
+    """float64 (n, count), nearly normal (see normal): row i has the first draws of the stream key.at(i)."""
+    rows = np.uint64(key.row) + np.arange(n, dtype=np.uint64)
+    with np.errstate(over="ignore"):  # whole numbers modulo 2**64, as in the kernels
+        h = _mixed(np.array([key.seed], np.uint64) + _GOLDEN)
+        h = _mixed(h + _GOLDEN * (np.uint64(key.batch) + np.uint64(1)))
+        begin = _mixed(h ^ (_GOLDEN * (rows + np.uint64(1))))
+        draws = np.arange(1, 12 * count + 1, dtype=np.uint64) * _GOLDEN
+        states = _mixed(begin[:, None] + draws)
+    uniforms = (states >> _S11).astype(np.float64) * _TO_UNIT
+    total = np.full((n, count), -6.0)
+    for k in range(12):  # in this order, so that the bits are those of normal
+        total += uniforms.reshape(n, count, 12)[:, :, k]
+    return total
+
+
+def _mixed(z: np.ndarray) -> np.ndarray:
+    """_mix of arrays."""
+    z = (z ^ (z >> _S30)) * _MIX_A
+    z = (z ^ (z >> _S27)) * _MIX_B
+    return z ^ (z >> _S31)

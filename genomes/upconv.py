@@ -113,8 +113,11 @@ class Decoder(nn.Module):
                     head.weight *= 0.1  # images start near grey
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """float (B, *code) to float32 (B, C, H, W) on [0, 1]; with a mask to that and the mask, (B, 1, H, W) on [0, 1]."""
-        x = F.leaky_relu(self.stem((codes.float() - self.code_mean) / self.code_scale), _SLOPE)
+        """float (B, *code) to (B, C, H, W) on [0, 1]; with a mask to that and the mask, (B, 1, H, W) on [0, 1].
+
+        They are float32, or of the weights' type if that was changed.
+        """
+        x = F.leaky_relu(self.stem((codes.to(self.code_mean.dtype) - self.code_mean) / self.code_scale), _SLOPE)
         if len(self.layout.code) == 1:
             x = x.unflatten(1, (self.layout.widths[0], *self._sizes[0]))
         else:

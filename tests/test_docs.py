@@ -19,14 +19,14 @@ from typer.main import get_command
 import evofool
 from docs import pages
 from evofool import recipe as recipes
-from evofool import recipe_parts
+from evofool import recipe_encodings, recipe_parts
 from evofool.bench import plan
 from evofool.bench.reference import FOLDER
 from evofool.bench.result_file import load_result
 from evofool.cli.app import PANELS, app
 from evofool.errors import RecipeError
 from evofool.run.meta import RunMeta
-from evofool.run.schema import OPTIONAL_TABLE, TABLES
+from evofool.run.schema import OPTIONAL_TABLES, TABLES
 from evofool.run.store import VERSION
 from tests.test_rooms import FLOORS, asks_for, rooms_of
 
@@ -45,7 +45,9 @@ def test_every_shipped_recipe_is_in_the_readme():
     assert [p.stem for p in recipes.shipped_recipes() if f"`{p.stem}`" not in readme] == []
 
 
-@pytest.mark.parametrize(("page", "modules"), [("recipes", [recipes, recipe_parts]), ("benchmarks", [plan])])
+@pytest.mark.parametrize(
+    ("page", "modules"), [("recipes", [recipes, recipe_parts, recipe_encodings]), ("benchmarks", [plan])]
+)
 def test_every_key_is_on_its_page_with_its_default_and_a_description(page: str, modules: list[ModuleType]) -> None:
     """The page has the table of every model of these modules; the tables are made from the models."""
     text = (ROOT / "docs" / f"{page}.md").read_text()
@@ -137,7 +139,7 @@ def test_the_pages_link_the_examples_that_the_site_makes() -> None:
 def test_the_page_of_the_file_has_every_table_column_and_key() -> None:
     page = (ROOT / "docs" / "run-file.md").read_text()
     database = sqlite3.connect(":memory:")
-    database.executescript(TABLES + OPTIONAL_TABLE)
+    database.executescript(TABLES + "".join(OPTIONAL_TABLES.values()))
     for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         (row,) = re.findall(rf"^\| `{table}` \|.*$", page, re.MULTILINE)
         columns = [column[1] for column in database.execute(f"PRAGMA table_info({table})")]

@@ -25,7 +25,8 @@ from evofool.errors import RecipeError, StoreError
 from evofool.images import is_large
 from evofool.machine import torch_threads
 from evofool.recipe import Recipe
-from evofool.recipe_parts import ComputePart, DirectPart, StopPart
+from evofool.recipe_encodings import DirectPart
+from evofool.recipe_parts import ComputePart, StopPart
 from evofool.run.attack_file import Image, ImageGroup, Seed, commit, float32_logits, improvement_rows, open_attack
 from evofool.run.meta import Seeds
 from evofool.run.schema import GenomeId

@@ -291,7 +291,7 @@ class BenchRecipe(_Part):
                 classes = tuple(range(len(target.labels)))
                 job = CellJob(Path(arm), target.name, arm, 0, self.budget, classes, self.changes(arm), self.format)
                 surrogates = tuple(JobSurrogate(spec, "") for spec in self.surrogates) if arm == SURROGATE else ()
-                search_recipe(replace(job, surrogates=surrogates), target).encoding.build(target.shape)
+                search_recipe(replace(job, surrogates=surrogates), target).build_encoding(target.shape)
 
     def fixed(self) -> dict[str, Any]:
         """The part that figures depend on, as plain JSON: without where the work is done, seeds, arms and targets."""

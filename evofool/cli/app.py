@@ -33,6 +33,7 @@ from evofool.cli.score_set import score_set
 from evofool.cli.show import show
 from evofool.cli.sweep import sweep
 from evofool.cli.targets import targets
+from evofool.cli.train_decoder import train_decoder
 from evofool.cli.transfer import transfer
 from evofool.cli.units import units
 from evofool.cli.verdicts import verdicts
@@ -41,7 +42,15 @@ from evofool.printer import escape_foreign_messages, print_lines, print_tracebac
 from evofool.text import visible
 
 PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
-    "Launch": {"run": run, "sweep": sweep, "baseline": baseline, "units": units, "polish": polish, "init": init},
+    "Launch": {
+        "run": run,
+        "sweep": sweep,
+        "baseline": baseline,
+        "units": units,
+        "polish": polish,
+        "train-decoder": train_decoder,
+        "init": init,
+    },
     "Inspect": {
         "gallery": gallery,
         "show": show,

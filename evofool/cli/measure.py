@@ -31,15 +31,19 @@ def measure(
 
     Measures the distance to the nearest real image, as a percentile of the same distance for held-out real images: by
     pixels, by HOG and, with --network, by the features of another classifier; and total variation, the mean difference of
-    neighbouring pixels. Prints medians, with those of noise and of real images for comparison. The run's own classifier is
+    neighbouring pixels. With digits also the HOG distance to the nearest digit of the elite's own class, both cropped and
+    centred. Prints medians, with those of noise and of real images for comparison. The run's own classifier is
     not used. Elites that were measured with the same real images are skipped; results with other real images are replaced.
     `evofool show` has each elite's results, with --json or --class.
     """
+    import numpy as np
+
     from evofool.bench.image_metrics_stage import measure_controls
     from evofool.bench.network_features import NetworkFeatures
-    from evofool.bench.real import real_images
+    from evofool.bench.real import DIGITS, real_images
     from evofool.errors import ImageError
     from evofool.image_metrics.metrics import MIN_REAL_IMAGES, ImageMetrics
+    from evofool.image_metrics.own_shape import OwnShape
     from evofool.machine import keep_memory, torch_threads
     from evofool.run.measure import measure_run, stale_references, stored_metrics, unloaded_target
     from evofool.run.stored import StoredRun
@@ -60,8 +64,11 @@ def measure(
             with status() as show_status:
                 report: Callable[[str], None] = lambda text: show_status(lambda: text)  # noqa: E731
                 metrics = ImageMetrics.of(target, real, features=features, report=report)
+                own_shape = None
+                if images == DIGITS and real.source == DIGITS:
+                    own_shape = OwnShape(real.some(np.arange(len(real))), real.classes, metrics.held_out_rows)
                 replaced = stale_references(folder, metrics)
-                measured = measure_run(folder, metrics, report)
+                measured = measure_run(folder, metrics, report, own_shape)
                 controls = measure_controls(metrics)
         except KeyboardInterrupt:
             print_lines("Interrupted; the elites that were measured are stored, and the same command continues from there")
@@ -83,6 +90,8 @@ def _different(replaced: "Sequence[Mapping[str, Any]]") -> "list[Mapping[str, An
 
 def _shown(name: str) -> str:
     """A metric's name in words: "nearest_real_hog_percentile" is "HOG distance to the nearest real image, percentile"."""
+    if name == "nearest_own_shape_percentile":
+        return "HOG distance to the nearest real image of its class, both cropped and centred, percentile"
     space = name.removeprefix("nearest_real_").removesuffix("_percentile")
     if space == name:
         return name.replace("_", " ")
@@ -94,6 +103,7 @@ def _print(
     elites: "Mapping[str, np.ndarray]", controls: "Mapping[str, Mapping[str, np.ndarray]]", metrics: "ImageMetrics"
 ) -> None:
     from evofool.bench.image_metrics_stage import quantiles_of
+    from evofool.image_metrics.names import OWN_SHAPE
 
     table = Table()
     table.column("median of")
@@ -101,7 +111,8 @@ def _print(
     for name in columns:
         table.column(name.replace("-", " "), right=True)
     medians = [quantiles_of(figures, at=(50,)) for figures in columns.values()]
-    for name in metrics.names:
+    own = [OWN_SHAPE] if OWN_SHAPE in elites else []
+    for name in (*metrics.names, *own):
         # The run may have metrics of an earlier measurement too, which are not printed.
         table.row(_shown(name), *(f"{column[name]['50']:.4g}" if name in column else "-" for column in medians))
     table.print()

@@ -193,6 +193,7 @@ def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
         "cppn": "CPPNs (graphs of functions)",
         "direct": "bare pixels",
         "canvas": "canvases (small mirrored pictures, varied by low-frequency operators)",
+        "latent": "codes of a decoder (a network that was trained on real images)",
     }.get(encoding["kind"], encoding["kind"])
     competition = {
         "all": "every image competes in every class",
@@ -265,7 +266,8 @@ def _files(run: StoredRun, exported: Exported) -> str:
         )
     return (
         "## Files\n\nA folder for each class, CLASS_LABEL, with its images, LABEL_CONFIDENCE_BIRTH.png"
-        + (", and beside each its genome as JSON" if run.recipe.encoding.kind == "cppn" else "")
+        + (", and beside each its genome as JSON" if run.recipe.encoding.kind in ("cppn", "latent") else "")
+        + (". `decoder.safetensors` draws images from the codes" if run.recipe.encoding.kind == "latent" else "")
         + ". `elites.csv`: everything that is known of each, by `file`. `datasets.load_dataset(FOLDER)` and "
         "`torchvision.datasets.ImageFolder` number the folders in order, which is the class's number where every class has "
         "one.\n" + again

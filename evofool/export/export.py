@@ -15,12 +15,12 @@ from evofool.export.parquet import write_run
 from evofool.run.stored import ListedElite, ListedRunnerUp, StoredRun
 from evofool.text import to_json, visible_lines
 from evofool.whole_file import is_temporary
-from genomes import CPPN
+from genomes import CPPN, Latent
 
 LAYOUTS = ("imagefolder", "parquet")
 _UNFINISHED = ".evofool-export"
 """Lies in a folder that is not whole yet: the next export into it clears it, and begins anew."""
-_CARD, _TABLE, _DATA = "README.md", "elites.csv", "data"
+_CARD, _TABLE, _DATA, _DECODER = "README.md", "elites.csv", "data", "decoder.safetensors"
 _OURS = re.compile(r"README\.md|elites\.csv|data|[0-9]+_[A-Za-z0-9_-]+")  # all that is written in a folder
 
 
@@ -82,10 +82,12 @@ def _image_folder(run: StoredRun, elites: list[ListedElite], folder: Path, size:
         home.mkdir(exist_ok=True)
         path = home / f"{stem(elite, run)}.png"
         path.write_bytes(picture(elite, run, size))
-        if isinstance(run.encoding, CPPN):
+        if isinstance(run.encoding, CPPN | Latent):
             path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
         place = {"place": elite.place if isinstance(elite, ListedRunnerUp) else 0} if with_places else {}
         rows.append({"file": path.relative_to(folder).as_posix(), **place, **elite.summary()})
+    if isinstance(run.encoding, Latent):
+        (folder / _DECODER).write_bytes(run.encoding.decoder)
     write_csv(folder / _TABLE, list(rows[0]), rows)
 
 

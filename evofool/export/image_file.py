@@ -8,7 +8,7 @@ import numpy as np
 from evofool.errors import StoreError
 from evofool.images import encode_png
 from evofool.run.stored import Elite, ListedElite, ListedRunnerUp, StoredRun
-from genomes import Canvas, Direct
+from genomes import Canvas, Direct, Latent
 
 
 def file_name(label: str) -> str:
@@ -39,11 +39,16 @@ def picture(elite: ListedElite, run: StoredRun, size: int | None = None) -> byte
 def refuse_size(run: StoredRun, size: int | None) -> None:
     """StoreError for a size, where the run's genomes are pixels and have one already."""
     if size is not None and isinstance(run.encoding, Direct):
-        raise StoreError(f"{run.folder}: its genomes are pixels and have one size; --size is for CPPN and canvas runs")
+        raise StoreError(
+            f"{run.folder}: its genomes are pixels and have one size; --size is for CPPN, canvas and latent runs"
+        )
 
 
 def resampled(elites: Sequence[ListedElite], run: StoredRun) -> int:
-    """How many pictures of another size are resampled: those of canvases of pixels (genomes.Canvas.has_any_size)."""
+    """How many pictures of another size are resampled: those of decoders, and canvases of pixels
+    (genomes.Canvas.has_any_size)."""
+    if isinstance(run.encoding, Latent):
+        return len(elites)
     if not isinstance(run.encoding, Canvas):
         return 0
     return sum(not run.encoding.has_any_size(run.genome(elite))[0] for elite in elites)

@@ -54,9 +54,9 @@ class ImageMetrics:
 
     names: the metrics. references: by the name of a metric that compares, the key of the real images (and the network) that
     it compares with. reference_details: by key, a description of those images ("real": the key of the real images alone,
-    where it is another). compared, held_out: the number of real images of each kind. examples: uint8 (n, C, H, W), up to 64
-    of the held-out real images, evenly spread; their percentiles are even on 0..100 by construction. network: whose features
-    are the third space, or None.
+    where it is another). compared, held_out: the number of real images of each kind; held_out_rows: the numbers of the
+    held-out ones. examples: uint8 (n, C, H, W), up to 64 of the held-out real images, evenly spread; their percentiles are
+    even on 0..100 by construction. network: whose features are the third space, or None.
     """
 
     def __init__(
@@ -64,12 +64,13 @@ class ImageMetrics:
         shape: tuple[int, int, int],
         spaces: Sequence[_Space],
         examples: np.ndarray,
+        held_out_rows: np.ndarray,
         references: Mapping[str, str],
         reference_details: Mapping[str, Mapping[str, Any]],
         network: Target | None,
     ) -> None:
         self.shape, self.references, self.reference_details = shape, references, reference_details
-        self.examples, self.network = examples, network
+        self.examples, self.held_out_rows, self.network = examples, held_out_rows, network
         self._spaces = spaces
         self.names = (*(space.name for space in spaces), TOTAL_VARIATION, BYTES_PER_PIXEL)
         self.compared, self.held_out = len(spaces[0].reference), len(spaces[0].held_out)
@@ -134,7 +135,7 @@ class ImageMetrics:
             reference_details[key] = {**details, "network": network.name, "real": references[PIXELS]}
         chosen = _spread(counts[1], _EXAMPLES)
         examples = np.concatenate([held_out_points[PIXELS].rows(i, 1) for i in chosen.tolist()]).reshape(-1, *target.shape)
-        return cls(target.shape, spaces, examples, references, reference_details, network)
+        return cls(target.shape, spaces, examples, held_out, references, reference_details, network)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """By name (B,) float64, of uint8 images (B, C, H, W).

@@ -3,8 +3,9 @@
 PIXELS = "nearest_real_pixels_percentile"
 HOG = "nearest_real_hog_percentile"
 FEATURES = "nearest_real_features_percentile"
+OWN_SHAPE = "nearest_own_shape_percentile"
 TOTAL_VARIATION = "total_variation"
 BYTES_PER_PIXEL = "bytes_per_pixel"
 
-PERCENTILES = (PIXELS, HOG, FEATURES)
+PERCENTILES = (PIXELS, HOG, FEATURES, OWN_SHAPE)
 """Those that compare with real images, on 0..100."""

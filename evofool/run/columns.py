@@ -53,6 +53,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "switched": Column(int, 0, 1),
     },
     "runners_up": {"birth": _BIRTH, "cell": _CELL, "batch": _BATCH, "log_odds": _SCORE, "margin": _SCORE},
+    "decoder": {"file": _BLOB},
     "elites": {
         "cell": _CELL, "class": Column(int, 0, bound="classes"), "niche": Column(int, 0, bound="niches"), "birth": _BIRTH,
         "log_odds": _SCORE, "margin": _SCORE, "search_log_odds": _SCORE, "search_margin": _SCORE, "png": _BLOB,

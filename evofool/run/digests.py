@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evofool.run.columns import COLUMNS
-from evofool.run.schema import OPTIONAL
+from evofool.run.schema import OPTIONAL_TABLES
 
 DIGESTS = "digests"
 """The key of meta that has them, by table, in hexadecimal."""
@@ -31,7 +31,7 @@ class Digests:
         self._sums = dict.fromkeys(HASHED, 0)
         if stored is None:
             return
-        if not isinstance(stored, Mapping) or {*stored, OPTIONAL} != set(HASHED):
+        if not isinstance(stored, Mapping) or {*stored, *OPTIONAL_TABLES} != set(HASHED):
             raise ValueError(f"meta.{DIGESTS} has other tables than the file")
         for table, text in stored.items():
             if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{64}", text):
@@ -45,8 +45,8 @@ class Digests:
         self._sums[table] = (self._sums[table] - sum(_of_row(table, row) for row in rows)) % _MODULUS
 
     def stored(self) -> dict[str, str]:
-        """As meta has them: without the optional table while that is empty or missing."""
-        return {table: f"{total:064x}" for table, total in self._sums.items() if total or table != OPTIONAL}
+        """As meta has them: without optional tables that are empty or missing."""
+        return {table: f"{total:064x}" for table, total in self._sums.items() if total or table not in OPTIONAL_TABLES}
 
 
 def _of_row(table: str, row: tuple[Any, ...]) -> int:

@@ -8,7 +8,8 @@ import numpy as np
 
 from evofool.errors import ImageError, TargetError
 from evofool.image_metrics.metrics import CHUNK, ImageMetrics
-from evofool.image_metrics.names import BYTES_PER_PIXEL, PIXELS
+from evofool.image_metrics.names import BYTES_PER_PIXEL, HOG, OWN_SHAPE, PIXELS
+from evofool.image_metrics.own_shape import OwnShape
 from evofool.images import decode_png
 from evofool.run.schema import EliteRecord, ImageMetric
 from evofool.run.store import Store
@@ -16,8 +17,15 @@ from evofool.run.stored import StoredRun
 from evofool.targets import Target
 
 
-def measure_run(folder: Path, metrics: ImageMetrics, report: Callable[[str], None] | None = None) -> int:
+def measure_run(
+    folder: Path,
+    metrics: ImageMetrics,
+    report: Callable[[str], None] | None = None,
+    own_shape: OwnShape | None = None,
+) -> int:
     """Write the image metrics of its elites' images into a run; returns how many elites were measured.
+
+    own_shape: of the same real images, to measure whether elites have the shape of their classes.
 
     An elite that has all the metrics, against the same real images, is skipped. All metrics of an elite are against one set
     of real images: values against others are removed, also those of a space that is not measured now. The run is locked
@@ -37,22 +45,37 @@ def measure_run(folder: Path, metrics: ImageMetrics, report: Callable[[str], Non
             rows = [elite.row for elite in stored.elites()]
         known = store.meta().references
         wanted = {(name, metrics.references.get(name, "")) for name in metrics.names if name != BYTES_PER_PIXEL}
+        compared = {(OWN_SHAPE, metrics.references[HOG])} if own_shape else set()
         stale = {row.cell: [m.name for m in row.image_metrics if _is_stale(m, metrics, known)] for row in rows}
-        todo = [row for row in rows if stale[row.cell] or not wanted <= {(m.name, m.reference) for m in row.image_metrics}]
+        todo = [
+            row
+            for row in rows
+            if stale[row.cell] or not wanted | compared <= {(m.name, m.reference) for m in row.image_metrics}
+        ]
         cells: dict[bytes, list[int]] = {}  # by image: one that holds many cells is measured once
         for row in todo:
             cells.setdefault(row.png, []).append(row.cell)
+        classes = {row.cell: row.class_id for row in rows}
         images = list(cells)
         for begin in range(0, len(images), CHUNK):
             part = images[begin : begin + CHUNK]
-            values = metrics(np.stack([decode_png(png, f"{folder}, cell {cells[png][0]}", metrics.shape) for png in part]))
+            drawn = np.stack([decode_png(png, f"{folder}, cell {cells[png][0]}", metrics.shape) for png in part])
+            values = metrics(drawn)
+            measured = [
+                (cell, ImageMetric(name, float(values[name][k]), reference))
+                for k, png in enumerate(part)
+                for cell in cells[png]
+                for name, reference in sorted(wanted)
+            ]
+            if own_shape:
+                places = [(k, cell) for k, png in enumerate(part) for cell in cells[png]]
+                found, _ = own_shape(drawn[[k for k, _ in places]], np.array([classes[cell] for _, cell in places]))
+                measured += [
+                    (cell, ImageMetric(OWN_SHAPE, float(value), metrics.references[HOG]))
+                    for (_, cell), value in zip(places, found, strict=True)
+                ]
             store.set_image_metrics(
-                [
-                    (cell, ImageMetric(name, float(values[name][k]), reference))
-                    for k, png in enumerate(part)
-                    for cell in cells[png]
-                    for name, reference in sorted(wanted)
-                ],
+                measured,
                 metrics.reference_details,
                 [(cell, name) for png in part for cell in cells[png] for name in stale[cell]],
             )

@@ -78,7 +78,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         methods=_methods(runs, lines, number),
         origins={birth: genome_id for genome_id, birth in number.items()},
     )
-    _write(out, meta, checkpoint)
+    _write(out, meta, checkpoint, runs[0].decoder)
     held = Counter(best.genome_id.run for best in best_elites.values())
     sources = [
         Source(id_, entry.recipe["name"], run.folder, not run.origins, entry.evaluations, held[id_])
@@ -264,9 +264,9 @@ def _refuse_out(folders: Sequence[Path], out: Path) -> None:
         raise StoreError(f"{out} has a run already, and a merge makes a new one; pass another --out")
 
 
-def _write(out: Path, meta: RunMeta, checkpoint: Checkpoint) -> None:
+def _write(out: Path, meta: RunMeta, checkpoint: Checkpoint, decoder: bytes | None) -> None:
     """The new run in out, or nothing."""
-    store = Store.create(out, meta)
+    store = Store.create(out, meta, decoder)
     try:
         store.save(checkpoint, _NOT_WRITTEN)
     except BaseException:

@@ -22,6 +22,7 @@ class SourceRun:
     sources: list[MergedSource]  # by ascending id
     origins: dict[int, GenomeId]  # empty unless the run was merged
     references: dict[str, Any]  # what elites' images were compared with
+    decoder: bytes | None  # of a latent encoding; the same in all runs
 
     def id_of(self, birth: int) -> GenomeId:
         if not self.origins:
@@ -97,7 +98,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[SourceRun], dict[int, BestE
 
 def _source_run(stored: StoredRun) -> SourceRun:
     folder, recipe = stored.folder, stored.recipe
-    meta = stored.store.meta()
+    meta, decoder = stored.store.meta(), stored.store.decoder()
     target = meta.target
     signature = {
         "labels": stored.labels,
@@ -121,11 +122,12 @@ def _source_run(stored: StoredRun) -> SourceRun:
             answers=meta.answers,
             drifts=meta.drifts,
         )
-        return SourceRun(folder, signature, target, [source], {}, meta.references)
+        return SourceRun(folder, signature, target, [source], {}, meta.references, decoder)
     origins = stored.store.origins()
     if not origins:
         raise StoreError(f"{folder} has saved nothing: its merge was broken off. Remove it, and merge its runs again")
-    return SourceRun(folder, signature, target, sorted(meta.merged, key=lambda source: source.id), origins, meta.references)
+    sources = sorted(meta.merged, key=lambda source: source.id)
+    return SourceRun(folder, signature, target, sources, origins, meta.references, decoder)
 
 
 def _refuse_incompatible(first: SourceRun, other: SourceRun) -> None:

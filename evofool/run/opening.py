@@ -16,6 +16,7 @@ from evofool.run.seeding import refuse_other_parents
 from evofool.run.surrogate_record import record_of
 from evofool.targets import Target
 from evofool.targets.validation import Validation
+from genomes import Encoding, Latent
 
 
 def new_meta(
@@ -43,6 +44,20 @@ def new_meta(
         warnings=[*notes, *([note] if note else [])],
         surrogates=record_of(surrogates),
     )
+
+
+def with_encoding(recipe: Recipe, shape: tuple[int, int, int]) -> tuple[Recipe, Encoding]:
+    """The encoding of a new run, and the recipe with the SHA-256 of its decoder, if it has one."""
+    encoding = recipe.build_encoding(shape)
+    if isinstance(encoding, Latent):
+        part = recipe.encoding.model_copy(update={"sha256": encoding.sha256})
+        recipe = recipe.model_copy(update={"encoding": part})
+    return recipe, encoding
+
+
+def decoder_of(encoding: Encoding) -> bytes | None:
+    """The file of an encoding's decoder, which the run's file gets a copy of; None if it has none."""
+    return encoding.decoder if isinstance(encoding, Latent) else None
 
 
 def recipe_to_resume(recipe: Recipe | None, stored: Recipe, meta: RunMeta, folder: Path | str, trusts_ray: bool) -> Recipe:

@@ -18,7 +18,7 @@ from evofool.run.digests import DIGESTS, HASHED, Digests
 from evofool.run.meta import MOST, RunMeta, fault_of
 from evofool.run.remaker import OtherVariationError, Remaker, StoredGenome
 from evofool.run.schema import (
-    OPTIONAL,
+    OPTIONAL_TABLES,
     AncestorRow,
     EliteKey,
     EliteRecord,
@@ -282,17 +282,17 @@ class Reader:
         """Those that entered a list without becoming the elite, by birth and cell; birth: those of this one alone."""
         where, values = ("WHERE birth = ?", (birth,)) if birth is not None else ("", ())
         with self._guard("is damaged"):
-            if not self._has_lists():
+            if not self._has("runners_up"):
                 return []
             names = ("cell", "birth", "batch", "log_odds", "margin")
-            return [RunnerUp(*row) for row in self._rows(OPTIONAL, names, f"{where} ORDER BY birth, cell", values)]
+            return [RunnerUp(*row) for row in self._rows("runners_up", names, f"{where} ORDER BY birth, cell", values)]
 
     def lists(self, rank: str) -> Lists:
         """The lists of all cells of a search; of these the first ones are the elites. rank: search.rank."""
         names = ("cell", "birth", "log_odds", "margin")
         parts = [np.zeros((0, len(names)))]  # births are exact as float64: a search may have millions of rows
         with self._guard("is damaged"):
-            for table in ("cell_history", OPTIONAL) if self._has_lists() else ("cell_history",):
+            for table in ("cell_history", "runners_up") if self._has("runners_up") else ("cell_history",):
                 for part in self._fetched(table, names):
                     refuse_rows(table, names, part, self._cells())
                     parts.append(np.array(part, np.float64))
@@ -301,8 +301,16 @@ class Reader:
         best = best_of_cells(cells, margins if rank == "margin" else log_odds, births, self._cells().keep)
         return Lists(cells[best], births[best], log_odds[best], margins[best])
 
-    def _has_lists(self) -> bool:
-        return bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (OPTIONAL,)).fetchall())
+    def decoder(self) -> bytes | None:
+        """The file of the decoder that draws the genomes; None for other encodings."""
+        with self._guard("is damaged"):
+            rows = self._rows("decoder", ("file",)) if self._has("decoder") else []
+            if len(rows) > 1:
+                raise ValueError("it has two decoders")
+            return rows[0][0] if rows else None
+
+    def _has(self, table: str) -> bool:
+        return bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchall())
 
     def counts(self) -> tuple[int, int]:
         """(wins, switches): changes of cells other than first fillings, and how many of them were goal switches."""
@@ -374,7 +382,7 @@ class Reader:
                 return []
             found = Digests()
             for table, names in HASHED.items():
-                if table == OPTIONAL and not self._has_lists():
+                if table in OPTIONAL_TABLES and not self._has(table):
                     continue
                 rest = f"WHERE key <> '{DIGESTS}'" if table == "meta" else ""
                 for part in self._fetched(table, names, rest):

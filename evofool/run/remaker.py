@@ -71,7 +71,7 @@ class Remaker:
             recipes = {source.id: source.recipe for source in self._meta.merged}
         parsed = {run: parse(recipe, f"the recipe of run {run}") for run, recipe in recipes.items()}
         return {
-            run: _Search(r.encoding.build(self._meta.target.shape), r.search.seed, r.search.batch)
+            run: _Search(r.build_encoding(self._meta.target.shape), r.search.seed, r.search.batch)
             for run, r in parsed.items()
         }
 

@@ -1,12 +1,15 @@
 """Checks of the recipe of a new or resumed run."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.generators.decoder_file import read_decoder
 from evofool.recipe import Recipe
+from evofool.recipe_encodings import LatentPart
 from evofool.run.meta import RunMeta
 from evofool.targets import Target, needs_trust, refuse_workers
 from evofool.targets.speed import choose_format
@@ -74,6 +77,7 @@ def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, sett
     if compute.chunk == 0 or compute.chunk > settled_chunk == stored.compute.chunk:
         compute = compute.model_copy(update={"chunk": stored.compute.chunk})
     recipe = _with_lag_of(stored, recipe.model_copy(update={"compute": compute}))
+    recipe = _with_decoder_of(stored, recipe, folder)
     ours, theirs = flat(recipe.fixed()), flat(stored.fixed())
     keys = [key for key in sorted({*ours, *theirs} - {"search.lag"}) if ours.get(key) != theirs.get(key)]
     if keys:
@@ -117,6 +121,30 @@ def _with_lag_of(stored: Recipe, recipe: Recipe) -> Recipe:
     if "lag" in recipe.search.model_fields_set:
         return recipe
     return recipe.model_copy(update={"search": recipe.search.model_copy(update={"lag": stored.search.lag})})
+
+
+def _with_decoder_of(stored: Recipe, recipe: Recipe, folder: Path | str) -> Recipe:
+    """recipe with the SHA-256 of the run's decoder; RecipeError if its own decoder is another one.
+
+    A decoder of the same name whose file is not there any more is the run's, which has a copy.
+    """
+    ours, theirs = recipe.encoding, stored.encoding
+    if not isinstance(ours, LatentPart) or not isinstance(theirs, LatentPart):
+        return recipe
+    found = ours.sha256
+    if found is None:
+        try:
+            found = hashlib.sha256(read_decoder(ours.decoder)).hexdigest()
+        except RecipeError:
+            if ours.decoder != theirs.decoder:
+                raise
+            found = theirs.sha256
+    if found != theirs.sha256:
+        raise RecipeError(
+            f"{folder} has a run with the decoder {theirs.decoder} of SHA-256 {theirs.sha256}, and {ours.decoder} now has "
+            f"{found}. A run keeps its decoder: continue it by evofool run {folder}, or start another with --out DIR"
+        )
+    return recipe.model_copy(update={"encoding": ours.model_copy(update={"sha256": found})})
 
 
 def wants_trust(recipe: Recipe) -> bool:

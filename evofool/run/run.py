@@ -17,7 +17,7 @@ from evofool.run.evaluators import make_batch_evaluator, make_evaluator, out_of_
 from evofool.run.gain import GainCheck
 from evofool.run.lags import with_lag
 from evofool.run.meta import LagRecord, RunMeta, Seeds
-from evofool.run.opening import new_meta, recipe_to_resume
+from evofool.run.opening import decoder_of, new_meta, recipe_to_resume, with_encoding
 from evofool.run.progress import Progress
 from evofool.run.remeasure import differing_elites
 from evofool.run.rescore import Rescorer
@@ -50,14 +50,14 @@ class Run:
         recipe: Recipe,
         target: Target,
         store: Store,
-        encoding: Encoding | None = None,
+        encoding: Encoding,
         surrogates: Surrogates | None = None,
     ) -> None:
         self.recipe = recipe
         self.target = target
         self.store = store
         self.folder = store.path.parent
-        self.encoding: Encoding = encoding or recipe.encoding.build(target.shape)
+        self.encoding = encoding
         meta = store.meta()
         self._position = Position(**meta.position.model_dump())
         self.marks = DriftMarks(target, recipe.compute, meta, self.folder)
@@ -119,18 +119,16 @@ class Run:
         surrogates replace the networks that recipe.search.surrogate names.
         """
         refuse_wrong_types(recipe, folder, target)
+        queries_before = target.queries if target else 0
         if target is None:
             if recipe.compute.workers:
                 refuse_black_box(recipe.target)
             # The ledger of a black box is in the folder before its first request, so that failed attempts are counted too.
             target = load_target(recipe.target, Path(folder))
-            queries_before = 0
-        else:
-            queries_before = target.queries
         recipe = recipe.model_copy(update={"target": target.name})
         configure(target, recipe.compute)
         # Checked before the folder is made.
-        own_encoding = recipe.encoding.build(target.shape)
+        recipe, own_encoding = with_encoding(recipe, target.shape)
         refuse_missing_classes(recipe, target)
         if parents is None and recipe.search.parents:
             parents = read_parents(recipe, own_encoding, target.labels)
@@ -141,9 +139,9 @@ class Run:
             validation = validate(target, recipe.chunk, Path(folder))
         answers = target.queries - queries_before  # those of the validation count even if the run is killed now
         meta = new_meta(recipe, target, validation, speed, answers, climbed, Path(folder))
-        store = Store.create(Path(folder), meta)
+        store = Store.create(Path(folder), meta, decoder_of(own_encoding))
         try:
-            run = cls(recipe, target, store, encoding, climbed)
+            run = cls(recipe, target, store, encoding or own_encoding, climbed)
             if parents:
                 run._store_parents(parents)
         except BaseException:
@@ -186,7 +184,8 @@ class Run:
             target = target or stored_target(recipe.target, store.path.parent, trust)
             refuse_other_target(target, recipe, meta, folder)
             target.store_in(store.path.parent)
-            recipe, climbed = build_surrogates(recipe, networks, target, encoding or recipe.encoding.build(target.shape))
+            encoding = encoding or recipe.build_encoding(target.shape, store.decoder())
+            recipe, climbed = build_surrogates(recipe, networks, target, encoding)
             refuse_other_surrogates(record_of(climbed), meta.surrogates, folder)
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding, climbed)
             try:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evofool.image_metrics.names import PERCENTILES, TOTAL_VARIATION
+from evofool.image_metrics.names import FEATURES, HOG, OWN_SHAPE, PIXELS, TOTAL_VARIATION
 from evofool.search.records import CellChange, Commit, Offspring, RunnerUp
 
 VERDICTS = ("unjudged", "unrecognised", "recognised")
-IMAGE_METRICS = (*PERCENTILES, TOTAL_VARIATION)
+IMAGE_METRICS = (PIXELS, HOG, FEATURES, TOTAL_VARIATION, OWN_SHAPE)
 """The image metrics that may be measured of an elite's image later; evofool/image_metrics defines them."""
 
 TABLES = f"""
@@ -58,15 +58,19 @@ CREATE TABLE methods (birth INTEGER PRIMARY KEY, method TEXT NOT NULL);
 CREATE TABLE improvements (cell INTEGER NOT NULL, forwards INTEGER NOT NULL, backwards INTEGER NOT NULL, score REAL NOT NULL,
                            log_odds REAL NOT NULL);
 """
-OPTIONAL = "runners_up"
-"""The table that only searches with search.keep above 1 have."""
-
-OPTIONAL_TABLE = """
+OPTIONAL_TABLES = {
+    "runners_up": """
 -- only with search.keep above 1: every time a genome entered the list of a cell without becoming its elite. The list is the
 -- best `keep`, by score, then lower birth, of all that cell_history and this table have of the cell
 CREATE TABLE runners_up (birth INTEGER NOT NULL, cell INTEGER NOT NULL, batch INTEGER NOT NULL, log_odds REAL NOT NULL,
                          margin REAL NOT NULL, PRIMARY KEY (birth, cell)) WITHOUT ROWID;
-"""
+""",
+    "decoder": """
+-- only with encoding.kind "latent": the file that draws images from codes, whose SHA-256 the recipe has
+CREATE TABLE decoder (file BLOB NOT NULL);
+""",
+}
+"""Tables that only some runs have, by name."""
 
 
 class ImageMetric(NamedTuple):

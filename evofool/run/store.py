@@ -25,7 +25,7 @@ from evofool.run.meta import RunMeta
 from evofool.run.reader import FILE, Reader
 from evofool.run.schema import (
     IMAGE_METRICS,
-    OPTIONAL_TABLE,
+    OPTIONAL_TABLES,
     TABLES,
     VERDICTS,
     Checkpoint,
@@ -40,6 +40,7 @@ from evofool.whole_file import whole_file
 
 FORMAT = "evofool.run"
 VERSION = 6
+_OPTIONAL = "".join(OPTIONAL_TABLES.values())
 _APPLICATION_ID = 0x65766F66  # "evof"
 _NOT_WRITTEN = "could not be written; what was saved before is safe, and the run goes on from there"
 
@@ -53,8 +54,8 @@ class Store(Reader):
         self._copy: tempfile.TemporaryDirectory[str] | None = None  # that is read in place of the file
 
     @classmethod
-    def create(cls, folder: Path, meta: RunMeta) -> "Store":
-        """A new run in folder, which is made; StoreError if a run is there already.
+    def create(cls, folder: Path, meta: RunMeta, decoder: bytes | None = None) -> "Store":
+        """A new run in folder, which is made; StoreError if a run is there already. decoder: Reader.decoder.
 
         The file appears whole or not at all: a kill while it is made leaves a folder where a run can still begin.
         """
@@ -73,8 +74,11 @@ class Store(Reader):
                     store = cls(path, sqlite3.connect(draft, isolation_level=None), None)
                     restrict(store._db)
                     with contextlib.closing(store._db), store._transaction("cannot be made", new=True) as tables:
-                        for statement in (TABLES + (OPTIONAL_TABLE if meta.keep > 1 else "")).split(";\n"):
+                        optional = {"runners_up": meta.keep > 1, "decoder": decoder is not None}
+                        wanted = [TABLES, *(OPTIONAL_TABLES[table] for table, needed in optional.items() if needed)]
+                        for statement in "".join(wanted).split(";\n"):
                             store._db.execute(statement)
+                        tables.insert("decoder", [] if decoder is None else [(decoder,)])
                         store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                         store._put(tables, {"format": FORMAT, "version": VERSION, **meta.model_dump()})
             except (StoreError, sqlite3.Error) as error:
@@ -135,7 +139,7 @@ class Store(Reader):
         with self._guard("is not a run of evofool, or is damaged"):
             ours = self._db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
             # Of another version it may have other tables, but meta was always the same. A view may take for ever.
-            if not ours or schema_fault(self._db, TABLES, OPTIONAL_TABLE, only="meta"):
+            if not ours or schema_fault(self._db, TABLES, _OPTIONAL, only="meta"):
                 raise StoreError(f"{self.path} is not a run of evofool")
             meta = self._meta_values(("format", "version"))
         version = meta.get("version")
@@ -147,7 +151,7 @@ class Store(Reader):
                 "read it with the evofool that wrote it"
             )
         with self._guard("is damaged"):
-            if fault := schema_fault(self._db, TABLES, OPTIONAL_TABLE):
+            if fault := schema_fault(self._db, TABLES, _OPTIONAL):
                 raise StoreError(f"{self.path} is damaged: {fault}")
 
     def close(self, failed: bool = False) -> None:

@@ -120,7 +120,17 @@ class StoredRun:
             raise
         self.labels: list[str] = self.meta.target.labels
         self.shape: tuple[int, int, int] = self.meta.target.shape
-        self.encoding: Encoding = self.recipe.encoding.build(self.shape)
+        self.encoding: Encoding = self._built()
+
+    def _built(self) -> Encoding:
+        try:
+            decoder = self.store.decoder()
+            if decoder is None and self.recipe.encoding.kind == "latent":
+                raise StoreError(f"{self.store.path} is damaged: it has no decoder")
+            return self.recipe.build_encoding(self.shape, decoder)
+        except EvofoolError:
+            self.store.close()
+            raise
 
     def __enter__(self) -> "StoredRun":
         return self

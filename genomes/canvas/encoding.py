@@ -10,12 +10,12 @@ import numpy as np
 
 from genomes.canvas import compression, cosines, operators
 from genomes.canvas.operators import Parents, Rates
-from genomes.canvas.resample import resampled
 from genomes.cppn import coordinates, render_numba
 from genomes.cppn.encoding import CPPN
 from genomes.cppn.program import compile_programs
 from genomes.encoding import GenomeError, Genomes
 from genomes.random import Key, integers
+from genomes.resample import resampled
 
 if TYPE_CHECKING:
     import torch
@@ -154,7 +154,7 @@ class Canvas:
 
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
         """The mirrored canvases. At another size than the encoding's, a canvas that is still a CPPN or has cosines is drawn
-        with so many pixels; the image of any other is resampled by a triangle filter (genomes/canvas/resample.py)."""
+        with so many pixels; the image of any other is resampled by a triangle filter (genomes/resample.py)."""
         if size is None or tuple(size) == (self.height, self.width):
             return _mirrored(genomes["pixels"], self.height, self.width)
         height, width = size

@@ -24,7 +24,7 @@ from evofool.run.run import Run
 from evofool.run.schema import IMAGE_METRICS
 from tests.image_metrics.samples import SHAPE, Net, box, measured, other, random_images, real, started
 
-PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS
+PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS[:4]
 
 
 def test_images_are_resized_for_the_network_and_the_batch_changes_no_bit() -> None:

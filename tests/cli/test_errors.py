@@ -101,7 +101,7 @@ def test_what_a_run_cannot_do_is_reported_in_one_sentence_and_the_run_is_not_cha
 
 
 def test_pixels_cannot_be_redrawn_at_another_size(call: Call, direct_run: Path) -> None:
-    one_sentence(call("export", direct_run, "out", "--size", "56"), "--size is for CPPN and canvas runs")
+    one_sentence(call("export", direct_run, "out", "--size", "56"), "--size is for CPPN, canvas and latent runs")
 
 
 def test_a_second_process_on_the_same_run_is_refused(call: Call, mine: Path) -> None:

@@ -38,6 +38,7 @@ COMMANDS: dict[str, list[str]] = {
     "baseline": ["noise lenet --classes 3 --out {run}"],
     "units": ["lenet fc1:0 --out {run}"],
     "polish": ["{run} --out {new} --classes 3 --parameters pixels --budget 2"],
+    "train-decoder": ["{images} --out {new}.safetensors", "{bad}"],
     "init": [],  # reads the shipped recipes alone
     "show": [
         f"{{run}}{what}{form}" for what in ("", " --class 3", " --class 3 --list", " --workers") for form in ("", " --json")
@@ -49,7 +50,7 @@ COMMANDS: dict[str, list[str]] = {
         *("hog {image}", "hog {image} --model {image}", "detector {bad} --scan {nothing}"),
         "fc1 {image} --target lenet --model {image}",
     ],
-    "morph": ["chairs 0 1 --model {bad}", "chairs 0 1 --model {image}", "{run} 0 1"],
+    "morph": ["chairs 0 1 --model {bad}", "chairs 0 1 --model {image}", "{run} 0 1", "{nothing} 3 4"],
     "lineage": ["{run} --class 3 --image {new}.png", "{run} --class 3 --json"],
     "export": ["{run} {new}", "{run} {new} --format parquet"],
     "merge": ["{run} --out {new}"],

@@ -17,7 +17,7 @@ from evofool.run.schema import IMAGE_METRICS
 from evofool.run.store import Store
 from tests.image_metrics.samples import SHAPE, measured, random_images, started
 
-PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS
+PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS[:4]
 
 
 def folder_of(home: Path, images: np.ndarray) -> Path:

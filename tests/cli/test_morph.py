@@ -47,6 +47,30 @@ def test_wrong_input_ends_in_one_sentence(call: Call, small: str, words: tuple[s
     assert not Path("chairs-0-1").exists()
 
 
-def test_only_chairs_are_morphed(call: Call) -> None:
+def test_only_chairs_and_runs_are_morphed(call: Call) -> None:
     result = call("morph", "tables", "0", "1")
-    assert (result.code, result.err) == (2, 'evofool: evofool morphs chairs, not "tables"\n')
+    message = 'evofool: evofool morphs chairs and the elites of a run, and there is no folder "tables"\n'
+    assert (result.code, result.err) == (2, message)
+    for words, message in ((("chairs", "--steps"), "--steps is of runs"), ((".", "--azimuth"), "--azimuth is of chairs")):
+        result = call("morph", words[0], "0", "1", words[1], "3")
+        assert (result.code, message in result.err) == (2, True)
+
+
+def test_two_elites_give_a_page_and_an_animation_and_other_runs_are_refused(
+    call: Call, tmp_path: Path, direct_run: Path
+) -> None:
+    line = ["run", "mnist-latent", "--out", tmp_path / "run", "--set", "stop.confidence=0.9", "--set", "search.seed=1"]
+    assert call(*line).code == 0
+    done = call("morph", tmp_path / "run", "3", "7", "--steps", "9")
+    assert done.code == 0
+    assert "3 becomes" in done.out
+    folder = tmp_path / "run" / "morph-3-7"
+    assert (folder / "morph.gif").read_bytes().startswith(b"GIF")
+    page = (folder / "index.html").read_text()
+    assert "The predicted class changes" in page
+    assert "At the boundaries" in page
+    same = call("morph", tmp_path / "run", "3", "3", "--out", tmp_path / "same", "--json")
+    assert same.code == 0
+    assert '"boundaries": []' in same.out
+    refused = call("morph", direct_run, "3", "7")
+    assert (refused.code, "only the codes of a decoder" in " ".join(refused.err.split())) == (2, True)

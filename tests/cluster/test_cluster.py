@@ -102,6 +102,7 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}},
         {"search": {"lag": 8, "surrogate": {"targets": ["python:odd_targets:near"], "steps": 3}}},
         {"search": {"lag": 0}, "encoding": {"kind": "canvas", "size": 64, "cosines": 24}},
+        {"search": {"lag": 1}, "encoding": {"kind": "latent", "sigma": 0.3}},
     ],
     ids=[
         "no lag",
@@ -112,6 +113,7 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         "runners-up, lag 8, argmax",
         "surrogates",
         "canvas of cosines",
+        "codes of a decoder",
     ],
 )
 def test_any_number_of_workers_gives_the_same_bits_as_none(here: Path, parts: dict[str, Any]) -> None:

@@ -295,7 +295,7 @@ def test_canvases_of_cosines_are_drawn_at_another_size_and_none_is_resampled(tmp
 
 
 def test_pixels_are_drawn_at_no_other_size(direct: StoredRun, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="--size is for CPPN and canvas runs"):
+    with pytest.raises(StoreError, match="--size is for CPPN, canvas and latent runs"):
         export(direct, tmp_path / "out", size=56, layout="parquet")
     assert not (tmp_path / "out").exists()
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from genomes import CPPN, Canvas, GenomeError, Genomes, Key
 from genomes.canvas import compression, cosines, operators, shapes
 from genomes.canvas.operators import Rates
-from genomes.canvas.resample import resampled
+from genomes.resample import resampled
 
 Stream = Any  # the fixture reference_stream's
 WITH_FATHER = ("blend", "extrapolate", "mask", "paste", "paste_moved")

@@ -5,6 +5,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,18 @@ import pytest
 import torch
 
 import genomes
-from genomes import CPPN, Canvas, Direct, Encoding, GenomeError, Genomes, Key
+from genomes import CPPN, Canvas, Direct, Encoding, GenomeError, Genomes, Key, Latent
 from genomes.canvas.operators import Rates
+from genomes.upconv import Decoder, Layout, decoder_bytes
+
+
+@cache
+def decoder_file(code: tuple[int], image: tuple[int, int, int]) -> bytes:
+    """Of one that is not trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return decoder_bytes(Decoder(Layout(code, image, (6, 4))), {})
+
 
 ENCODINGS: dict[str, Callable[[], Encoding]] = {
     "direct": lambda: Direct(rate=0.1, eta=15.0),
@@ -32,6 +43,10 @@ ENCODINGS: dict[str, Callable[[], Encoding]] = {
     "canvas of cosines": lambda: Canvas(1, 28, 28, cosines=9),
     "canvas of cosines, colour, not square": lambda: Canvas(3, 20, 33, start="waves", cosines=17),
     "canvas of cosines, cropped": lambda: Canvas(3, 10, 13, size=6, mirror=3, start="noise", cosines=2),
+    "latent": lambda: Latent(decoder_file((5,), (1, 28, 28))),
+    "latent, colour, not square, another size than the decoder's": lambda: Latent(
+        decoder_file((7,), (3, 16, 20)), 3, 12, 33, sigma=0.5, line=0.0, limit=1.0
+    ),
     "canvas, nguyen2015": lambda: Canvas(1, 14, 14, mirror=1, cppn=CPPN.nguyen2015(1, 14, 14)),
 }
 
@@ -185,7 +200,16 @@ def test_a_text_without_one_of_its_keys_raises_a_genome_error(encoding: Encoding
 
 
 def test_the_text_of_an_encoding_of_another_kind_is_refused() -> None:
-    names = ["direct", "direct, colour, not square", "cppn, default", "cppn, rgb", "cppn, hsv", "cppn, nguyen2015", "canvas"]
+    names = [
+        "direct",
+        "direct, colour, not square",
+        "cppn, default",
+        "cppn, rgb",
+        "cppn, hsv",
+        "cppn, nguyen2015",
+        "canvas",
+        "latent",
+    ]
     texts = {name: ENCODINGS[name]().to_json(grown(ENCODINGS[name]())[0]) for name in names}
     for reader in names:
         for writer in names:

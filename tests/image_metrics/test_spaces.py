@@ -10,7 +10,7 @@ from evofool.image_metrics.spaces import RealPoints, hog
 from evofool.run.schema import IMAGE_METRICS
 from tests.image_metrics.samples import SHAPE
 
-PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS
+PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS[:4]
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 45), (1, 3, 5), (1, 224, 224)])

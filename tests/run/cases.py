@@ -19,6 +19,7 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "cppn": {"kind": "cppn"},
     "direct": {"kind": "direct", "crossover": 0.3},
     "canvas": {"kind": "canvas", "mirror": 1},
+    "latent": {"kind": "latent"},
 }
 
 

@@ -20,13 +20,13 @@ def _along_rows(images: np.ndarray, width: int) -> np.ndarray:
     if images.shape[3] == width:
         return images
     out = np.empty((*images.shape[:3], width), np.uint8)
-    first, weights = _weights(images.shape[3], width)
+    first, weights = weights_of(images.shape[3], width)
     _filter(np.ascontiguousarray(images).reshape(-1, images.shape[3]), first, weights, out.reshape(-1, width))
     return out
 
 
 @lru_cache(maxsize=16)
-def _weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+def weights_of(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     """For each new pixel the first old one that counts (int64), and the weights from there on, float64, sum about 1."""
     reach = max(1.0, old / new)
     taps = min(old, int(2 * reach) + 2)

@@ -1,0 +1,1 @@
+"""Decoders whose codes are genomes: trained on real images, kept as files."""
