@@ -65,6 +65,7 @@ def everything(store: Store) -> dict[str, Any]:
         "methods": store.methods(),
         "improvements": store.improvements(),
         "origins": store.origins(),
+        "decoder": store.decoder(),
         "counts": store.counts(),
         "genomes": store.genomes({r.birth for r in store.cell_history()}),
     }

@@ -67,7 +67,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def full(tmp_path: Path) -> Path:
     """A made-up run, all of whose tables have rows."""
-    with Store.create(tmp_path / "run", META) as store:
+    with Store.create(tmp_path / "run", META, decoder=b"a decoder") as store:
         store.save(checkpoint(0))
         store.set_image_metrics([(0, ImageMetric("total_variation", 0.5, ""))])
     with closing(sqlite3.connect(tmp_path / "run" / FILE)) as database:
@@ -425,7 +425,7 @@ def every_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("every") / "run"
     what = ["stop.evaluations=64", "stop.confidence=", "search.batch=16", "search.lag=1", 'search.mode="free"']
     what += ["search.keep=2", "search.random=0"]
-    with Run.start(load("mnist-cppn", what), folder) as run:
+    with Run.start(load("mnist-latent", what), folder) as run:
         run.advance()
         genome = run.encoding.pack(run.encoding.random(1, Key(3, 0))[0])
         zeros, cells = np.zeros(16, np.int64) - 1, np.zeros(10)
