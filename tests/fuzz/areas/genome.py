@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from evofool.generators.decoder_file import read_decoder
 from evofool.search.per_individual import PerIndividual
-from genomes import CPPN, Canvas, Direct, Encoding
+from genomes import CPPN, Canvas, Direct, Encoding, Latent
 from genomes.cppn.encoding import from_json
 from genomes.random import Key
 from tests.fuzz.mutations import apply_bytes, apply_json, byte_edits, json_edits, values
@@ -22,6 +23,7 @@ ENCODINGS: dict[str, Encoding] = {
     "canvas": Canvas(1, 6, 7),
     "canvas of cosines": Canvas(3, 6, 7, start="waves", cosines=3),
     "canvas of noise": Canvas(3, 6, 7, start="noise"),
+    "latent": Latent(read_decoder("digits"), 1, 6, 7),
 }
 
 
