@@ -171,3 +171,10 @@ def _console(width: int | None = None) -> "Console":
     from rich.console import Console
 
     return Console(width=width)
+
+
+def duration(seconds: float) -> str:
+    """As in "12 s", "3 min 05 s", "2 h 10 min"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

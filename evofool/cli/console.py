@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evofool.cli.console_quiz import people_say
 from evofool.errors import StoreError, TargetError
-from evofool.printer import Table, leave_terminal, print_json, print_lines, show_cursor, status
+from evofool.printer import Table, duration, leave_terminal, print_json, print_lines, show_cursor, status
 from evofool.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -158,13 +158,6 @@ def _worker_lines(run: "Run") -> list[str]:
     ]
     more = len(workers) - _SHOWN_WORKERS
     return lines + ([f"  and {more} more: evofool show {run.folder} --workers"] if more > 0 else [])
-
-
-def duration(seconds: float) -> str:
-    """As in "12 s", "3 min 05 s", "2 h 10 min"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def confidence_text(confidence: float, log_odds: float) -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from evofool.cli.console import duration
+from evofool.printer import duration
 
 if TYPE_CHECKING:
     from evofool.attacks.session import AttackProgress

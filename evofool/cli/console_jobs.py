@@ -9,9 +9,9 @@ from pathlib import Path
 from evofool.bench.cell import RECORD
 from evofool.bench.manifest import MANIFEST as BENCH
 from evofool.bench.report.formatting import counted
-from evofool.cli.console import duration, interrupts
+from evofool.cli.console import interrupts
 from evofool.errors import EvofoolError, StoreError
-from evofool.printer import Table, print_json, print_lines, status
+from evofool.printer import Table, duration, print_json, print_lines, status
 from evofool.run.reader import FILE as RUN
 from evofool.sweep.results import RunFigures, run_figures
 from evofool.sweep.runner import WorkProgress

@@ -235,7 +235,8 @@ def _show_part(show: "_Show", text: str, before: float, parts: int, p: "DreamPro
 @contextmanager
 def _display() -> "Iterator[_Show]":
     """A function that shows a text, the share that is done, 0 to 1, and the time left; True once the user wants to stop."""
-    from evofool.cli.console import duration, interrupts
+    from evofool.cli.console import interrupts
+    from evofool.printer import duration
 
     began = time.perf_counter()
     with interrupts("Stopping; the finished pictures are kept ...") as interrupted, status() as show_status:

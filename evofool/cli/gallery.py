@@ -1,6 +1,9 @@
 """The command `evofool gallery`."""
 
+import threading
+import webbrowser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -33,11 +36,16 @@ def gallery(
             f"the gallery needs {error.name}, which is not installed: pip install 'evofool[gallery]'"
         ) from None
 
-    def begun(address: str) -> None:
-        print_lines(f"Gallery: {address}", "Ctrl-C ends it")
-        if opened:
-            import webbrowser
+    with TemporaryDirectory(prefix="evofool-gallery-") as folder:
 
-            webbrowser.open(address)
+        def begun(address: str) -> None:
+            print_lines(f"Gallery: {address}", "Ctrl-C ends it")
+            if opened:
+                # Other users of the machine can read a browser's arguments: the token is in a file that they cannot read.
+                page = Path(folder) / "open.html"
+                page.touch(0o600)
+                page.write_text(f'<meta http-equiv="refresh" content="0; url={address}">', encoding="utf-8")
+                # In a thread: a browser of the terminal would keep the server from beginning.
+                threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
 
-    serve(roots or [Path("runs")], port, begun)
+        serve(roots or [Path("runs")], port, begun)

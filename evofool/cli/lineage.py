@@ -12,7 +12,7 @@ from evofool.printer import print_json, print_lines
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evofool.run.lineage import Ancestor
+    from evofool.run.lineage import Ancestor, DrawnAncestor
 
 IMAGE = typer.Option(metavar="FILE", help="Draw the line of ancestors there, a PNG.")
 
@@ -70,7 +70,7 @@ def _was(ancestor: "Ancestor", names: "Callable[[tuple[int, ...]], str]") -> str
     return f"runner-up of {names(ancestor.runner_up)}" if ancestor.runner_up else "runner-up"
 
 
-def _draw(path: Path, line: "list[Ancestor]", names: "Callable[[tuple[int, ...]], str]") -> None:
+def _draw(path: Path, line: "list[DrawnAncestor]", names: "Callable[[tuple[int, ...]], str]") -> None:
     from evofool.images import save_picture
     from evofool.pages.descent import DescentStep, descent_strip
 

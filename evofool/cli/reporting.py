@@ -4,8 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from evofool.cli.console import duration
-from evofool.printer import print_lines, status
+from evofool.printer import duration, print_lines, status
 
 if TYPE_CHECKING:
     from evofool.explain.part_result import Progress

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -28,6 +29,15 @@ from genomes import GenomeError
 _HERE = Path(__file__).parent
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 _LARGEST = 1024  # pixels of a picture that is drawn larger
+
+
+class _Whole(IntegerConvertor):
+    """Numbers of an address that are no longer than any birth."""
+
+    regex = "[0-9]{1,15}"
+
+
+register_url_convertor("whole", _Whole())
 
 
 class Gallery:
@@ -52,13 +62,13 @@ class Gallery:
             Route(f"{run}/events", self.events),
             Route(f"{run}/now", self.now),
             Route(f"{run}/at", self.at),
-            Route(f"{run}/cell/{{cell:int}}", self.cell),
-            Route(f"{run}/descent/{{birth:int}}", self.descent),
-            Route(f"{run}/elite/{{birth:int}}-{{sha256}}.png", self.elite_picture),
-            Route(f"{run}/drawn/{{birth:int}}.png", self.drawn_picture),
-            Route(f"{run}/genome/{{birth:int}}.json", self.genome),
-            Route(f"{run}/graph/{{birth:int}}.svg", self.graph),
-            Route(f"{run}/cell/{{cell:int}}/explain", self.explain, methods=["POST"]),
+            Route(f"{run}/cell/{{cell:whole}}", self.cell),
+            Route(f"{run}/descent/{{birth:whole}}", self.descent),
+            Route(f"{run}/elite/{{birth:whole}}-{{sha256}}.png", self.elite_picture),
+            Route(f"{run}/drawn/{{birth:whole}}.png", self.drawn_picture),
+            Route(f"{run}/genome/{{birth:whole}}.json", self.genome),
+            Route(f"{run}/graph/{{birth:whole}}.svg", self.graph),
+            Route(f"{run}/cell/{{cell:whole}}/explain", self.explain, methods=["POST"]),
             Route(f"{run}/evolve", self.evolve, methods=["POST"]),
             Route("/job", self.job),
             Route("/job/stop", self.stop_job, methods=["POST"]),
@@ -85,7 +95,8 @@ class Gallery:
         runs = [run for run in listed if all(word in run.words for word in words.lower().split())]
         others = [entry for entry in entries if entry.kind != "run" and words.lower() in entry.name.lower()]
         roots = ", ".join(map(str, self.catalogue.roots))
-        return self._page("home.html", runs=runs, others=others, text=words, roots=roots, all_runs=len(listed))
+        more = self.catalogue.left_out
+        return self._page("home.html", runs=runs, others=others, text=words, roots=roots, all_runs=len(listed), more=more)
 
     async def grid(self, request: Request) -> Response:
         entry, view = self._run(request), View.of(request.query_params)
@@ -94,6 +105,7 @@ class Gallery:
 
     async def events(self, request: Request) -> Response:
         entry = self._run(request)
+        await self.runs.read(entry.folder, news)  # its errors before the stream begins
 
         async def stream() -> AsyncIterator[str]:
             events = self.watchers.events(entry.folder)
@@ -237,9 +249,8 @@ class Gallery:
         return entry
 
 
-def create_app(catalogue: Catalogue, port: int, tokens: Tokens) -> Guard:
+def create_app(gallery: Gallery, port: int) -> Guard:
     """The application that a server runs: the gallery behind its guard."""
-    gallery = Gallery(catalogue, tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -251,7 +262,7 @@ def create_app(catalogue: Catalogue, port: int, tokens: Tokens) -> Guard:
         (HTTPException, EvofoolError, GenomeError, LookupError), gallery.failed
     )
     app = Starlette(routes=gallery.routes(), lifespan=lifespan, exception_handlers=handlers)
-    return Guard(app, port, tokens)
+    return Guard(app, port, gallery.tokens)
 
 
 def _png(data: bytes) -> Response:

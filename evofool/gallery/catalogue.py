@@ -15,6 +15,7 @@ from evofool.run.store import Store
 
 Kind = Literal["run", "bench", "explanation"]
 
+_KINDS: tuple[Kind, ...] = ("run", "bench", "explanation")
 REPORT = "report.html"
 _DEEPEST = 6  # folders below a root
 _MOST = 2000  # entries
@@ -40,18 +41,20 @@ class Catalogue:
 
     A run has the id of its file, so that its address stays the same when it is moved; a copy of it has a number added.
     Benchmarks and explanations have ids from their paths. Links to other folders are not followed, and nothing inside the
-    folder of a run or a benchmark is an entry, except for explanations in a run's folder.
+    folder of a benchmark is an entry.
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self.roots = [root.resolve() for root in roots]
         self._ids: dict[Path, tuple[tuple[int, int], str, str]] = {}  # of runs: the file's state, id, fault
+        self.left_out = 0
         self._entries: dict[tuple[str, str], Entry] = {}
 
     def scan(self) -> list[Entry]:
-        """All entries, by kind and path; at most 2,000."""
+        """All entries, runs first, then by path; at most 2,000. left_out: how many there are beyond these."""
         found: dict[tuple[str, str], Entry] = {}
-        for kind, folder, name in sorted(self._folders(), key=lambda each: (each[0], str(each[1]))):
+        order = sorted(self._folders(), key=lambda each: (_KINDS.index(each[0]), str(each[1])))
+        for kind, folder, name in order:
             own, fault = self._run_id(folder) if kind == "run" else (_hashed(folder), "")
             unique, number = own, 1
             while (kind, unique) in found:
@@ -60,7 +63,7 @@ class Catalogue:
             found[kind, unique] = Entry(kind, unique, folder, name, fault)
             if len(found) == _MOST:
                 break
-        self._entries = found
+        self._entries, self.left_out = found, len(order) - len(found)
         return list(found.values())
 
     def find(self, kind: Kind, entry_id: str) -> Entry | None:

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from evofool.explain.phrases import confidence_text
 from evofool.gallery.history import Place
+from evofool.gallery.levels import level_of
 from evofool.gallery.open_runs import OpenRun
 from evofool.gallery.thumbnails import SIDES
 from evofool.run.stored import ListedElite
@@ -20,8 +21,10 @@ _KEYS: dict[str, Callable[[ListedElite], float]] = {
     "birth": lambda elite: -elite.row.birth,
     "bytes": lambda elite: elite.row.bytes_per_pixel,
 }
-LEVELS = (0.5, 0.9, 0.99, 0.999)
-"""Confidences between which a tile's mark changes."""
+
+
+NOTHING = "none yet"
+"""The confidence of a cell without an image."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,11 @@ class Tile:
     """
 
     cell: int
-    class_id: int
     niche: int
     label: str
     confidence: str
     level: int
     picture: str
-    log_odds: float
     beside: str = ""
     beside_text: str = ""
 
@@ -94,13 +95,11 @@ def tiles(run: OpenRun, view: View) -> list[Tile]:
             found.append(
                 Tile(
                     row.cell,
-                    row.class_id,
                     row.niche,
                     elite.label,
                     confidence_text(row.log_odds),
                     level_of(row.log_odds),
                     f"elite/{row.birth}-{row.sha256}.png?side={side}",
-                    row.log_odds,
                 )
             )
     return found
@@ -111,39 +110,30 @@ def side_of(run: OpenRun, view: View) -> int:
     return view.size or (112 if len(run.stored.classes) > 60 else 224)
 
 
-def level_of(log_odds: float) -> int:
-    p = float(confidence(log_odds))
-    return sum(p >= level for level in LEVELS)
-
-
 def _earlier(run: OpenRun, view: View, side: int) -> list[Tile]:
     assert run.history is not None
     assert view.at is not None
     then = run.history.at(view.at)
     other = run.history.at(view.beside) if view.beside is not None else {}
     niches, found = run.stored.niches, []
-    for cell in sorted({*then, *other}, key=lambda cell: _order(view, cell, then)):
-        place = then.get(cell)
-        shown = place or other[cell]
+    # A cell that had no image yet has a place too: the slider fills it.
+    for cell in sorted({*then, *other, *run.keys}, key=lambda cell: _order(view, cell, then)):
+        place, second = then.get(cell), other.get(cell)
         class_id, niche = divmod(cell, niches)
         label = run.stored.labels[class_id]
-        if not _shown(view, label, class_id, niche, shown.log_odds):
-            continue
-        second = other.get(cell)
-        found.append(
-            Tile(
-                cell,
-                class_id,
-                niche,
-                label,
-                confidence_text(place.log_odds) if place else "none yet",
-                level_of(place.log_odds) if place else 0,
-                drawn(place, side) if place else "",
-                shown.log_odds,
-                drawn(second, side) if second else "",
-                confidence_text(second.log_odds) if second else "none yet",
+        if _shown(view, label, class_id, niche, place.log_odds if place else float("-inf")):
+            found.append(
+                Tile(
+                    cell,
+                    niche,
+                    label,
+                    confidence_text(place.log_odds) if place else NOTHING,
+                    level_of(place.log_odds) if place else 0,
+                    drawn(place, side) if place else "",
+                    drawn(second, side) if second else "",
+                    confidence_text(second.log_odds) if second else NOTHING,
+                )
             )
-        )
     return found
 
 

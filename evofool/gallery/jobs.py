@@ -57,20 +57,23 @@ class Jobs:
         """Run `evofool ARGUMENTS`. JobError while another command runs."""
         if self.last is not None and self.last.status is None:
             raise JobError(f"one at a time: {self.last.title} is under way. Wait for its end, or stop it")
-        job = self.last = Job(1 if self.last is None else self.last.number + 1, title, list(arguments))
+        job = Job(1 if self.last is None else self.last.number + 1, title, list(arguments))
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "evofool", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=_LONGEST,
+            start_new_session=True,  # Ctrl-C in the terminal reaches the server alone, which interrupts the command once
         )
+        self.last = job
         self._task = asyncio.create_task(self._follow(job, self._process))
         return job
 
     def stop(self) -> None:
         """Interrupt the command that runs, as Ctrl-C does: it saves what it has."""
-        if self.last is not None and self.last.status is None and self._process is not None:
+        # Once: a second interrupt would end it before it has saved.
+        if self.last is not None and self.last.status is None and not self.last.stopped and self._process is not None:
             self.last.stopped = True
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGINT)

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from evofool.errors import EvofoolError
+from evofool.explain.phrases import confidence_text
+from evofool.gallery.levels import level_of
 from evofool.gallery.open_runs import OpenRun, OpenRuns
+from evofool.printer import duration
 from evofool.run.schema import EliteKey
 from evofool.scores import confidence
 
@@ -20,16 +23,16 @@ _HIGH = 0.99
 
 
 def standing(run: OpenRun) -> dict[str, Any]:
-    """How far a run is: evaluations, seconds, the median confidence, how many cells have at least 0.99, why it has ended."""
+    """How far a run is: evaluations, time, the confidence of the median log-odds, how many cells have at least 0.99, and why
+    it has ended.
+    """
     odds = np.array([key.log_odds for key in run.keys.values()])
-    surely = np.asarray(confidence(odds)) if len(odds) else np.zeros(0)
     meta = run.stored.meta
     return {
         "evaluations": run.stored.evaluations,
-        "as_of": run.stored.elites_as_of,
-        "seconds": meta.seconds,
-        "median": float(np.median(surely)) if len(surely) else None,
-        "high": int((surely >= _HIGH).sum()),
+        "time": duration(meta.seconds),
+        "median": confidence_text(float(np.median(odds))) if len(odds) else "none",
+        "high": int((np.asarray(confidence(odds)) >= _HIGH).sum()) if len(odds) else 0,
         "cells": len(run.keys),
         "finished": meta.finished,
     }
@@ -37,7 +40,7 @@ def standing(run: OpenRun) -> dict[str, Any]:
 
 def news(run: OpenRun) -> dict[str, Any]:
     """The first event of a stream: how far the run is, and all its elites."""
-    return {"standing": standing(run), "changed": [list(key) for key in run.keys.values()]}
+    return {"standing": standing(run), "changed": [_changed(key) for key in run.keys.values()]}
 
 
 @dataclass
@@ -61,7 +64,7 @@ class Watchers:
     async def events(self, folder: Path) -> AsyncIterator[str]:
         """The text of a stream of events, without end: first the state now, then each change.
 
-        An event is {"standing": ..., "changed": [[cell, birth, digest, log-odds], ...]}.
+        An event is {"standing": ..., "changed": [[cell, name of the picture, confidence, level], ...]}.
         """
         first, keys = await self._runs.read(folder, lambda run: (standing(run), dict(run.keys)))
         watched = self._watched.get(folder)
@@ -71,17 +74,26 @@ class Watchers:
         queue: asyncio.Queue[str] = asyncio.Queue()
         watched.tabs.add(queue)
         try:
-            yield _event({"standing": first, "changed": [list(key) for key in keys.values()]})
+            yield _event({"standing": first, "changed": [_changed(key) for key in keys.values()]})
             while True:
                 try:
-                    yield await asyncio.wait_for(queue.get(), _ALIVE)
+                    event = await asyncio.wait_for(queue.get(), _ALIVE)
                 except TimeoutError:
-                    yield ": \n\n"
+                    event = ": \n\n"
+                if not event:
+                    return
+                yield event
         finally:
             watched.tabs.discard(queue)
             if not watched.tabs and watched.task is not None:
                 watched.task.cancel()
                 self._watched.pop(folder, None)
+
+    def close(self) -> None:
+        """End all streams."""
+        for watched in self._watched.values():
+            for queue in watched.tabs:
+                queue.put_nowait("")
 
     async def _watch(self, watched: _Watched) -> None:
         while True:
@@ -92,7 +104,7 @@ class Watchers:
                 self._send(watched, {"fault": str(error)})
                 continue
             version = now["evaluations"], now["finished"]
-            changed = [list(key) for cell, key in keys.items() if watched.keys.get(cell) != key]
+            changed = [_changed(key) for cell, key in keys.items() if watched.keys.get(cell) != key]
             if changed or version != watched.version:
                 watched.keys, watched.version = dict(keys), version
                 self._send(watched, {"standing": now, "changed": changed})
@@ -100,6 +112,10 @@ class Watchers:
     def _send(self, watched: _Watched, content: dict[str, Any]) -> None:
         for queue in watched.tabs:
             queue.put_nowait(_event(content))
+
+
+def _changed(key: EliteKey) -> list[Any]:
+    return [key.cell, f"{key.birth}-{key.sha256}", confidence_text(key.log_odds), level_of(key.log_odds)]
 
 
 def _event(content: dict[str, Any]) -> str:

@@ -2,30 +2,32 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from evofool.gallery.history import History, history_of
 from evofool.gallery.thumbnails import thumbnail_png
 from evofool.images import decode_png, encode_png
+from evofool.run.reader import FILE
 from evofool.run.schema import EliteKey
 from evofool.run.stored import ListedElite, StoredRun
 
 T = TypeVar("T")
 _MOST_OPEN = 12
-_PICTURES = 4000  # small pictures that are kept
+_MOST_BYTES = 1 << 26  # of the pictures of a run that are kept
 
 
 class OpenRun:
     """A run that is open for reading. Its values are those of the last `refresh`."""
 
     def __init__(self, folder: Path) -> None:
+        self.file = _file_of(folder)
         self.stored = StoredRun(folder)
-        self._version = self.stored.store.data_version()
-        self._picture = lru_cache(_PICTURES)(self._made)
+        self._version: int | None = None  # what was read before it is known is read again
+        self._pictures = _Pictures()
 
     def close(self) -> None:
         self.stored.store.close()
@@ -36,7 +38,7 @@ class OpenRun:
         if version != self._version:
             self._version = version
             self.stored.meta = self.stored.store.meta()
-            for name in ("listed", "history", "keys"):
+            for name in ("listed", "history", "keys", "cells"):
                 self.__dict__.pop(name, None)
 
     @cached_property
@@ -50,6 +52,11 @@ class OpenRun:
         return {key.cell: key for key in self.stored.store.elite_keys()}
 
     @cached_property
+    def cells(self) -> dict[str, int]:
+        """By the digest of an elite's record its cell."""
+        return {key.sha256: key.cell for key in self.keys.values()}
+
+    @cached_property
     def history(self) -> History | None:
         return history_of(self.stored)
 
@@ -59,13 +66,13 @@ class OpenRun:
         One that was replaced meanwhile is drawn again from its genome. LookupError if there never was one.
         """
         try:
-            return self._picture(sha256, side)
+            return self._pictures.get((sha256, side), lambda: self._stored(sha256, side))
         except LookupError:
             return self.drawn_picture(birth, side)
 
     def drawn_picture(self, birth: int, side: int) -> bytes:
         """A PNG of a genome that is or was an elite or a runner-up, drawn again; LookupError for any other birth."""
-        return self._picture(birth, side)
+        return self._pictures.get((birth, side), lambda: self._drawn(birth, side))
 
     def larger(self, birth: int, side: int) -> bytes:
         """The same, drawn with its longer side at `side` pixels; GenomeError if genomes have no other size."""
@@ -80,20 +87,43 @@ class OpenRun:
         self._refuse_other_births(birth)
         return self.stored.encoding.to_json(self.stored.genomes([birth])[0])
 
-    def _made(self, key: str | int, side: int) -> bytes:
-        if isinstance(key, str):
-            png = self.stored.store.picture(key)
-            if png is None:
-                raise LookupError(key)
-            return thumbnail_png(decode_png(png, key, self.stored.shape), side) if side else png
-        self._refuse_other_births(key)
-        image = self.stored.encoding.render(self.stored.genomes([key]))[0]
+    def _stored(self, sha256: str, side: int) -> bytes:
+        png = self.stored.store.picture(self.cells[sha256], sha256)
+        if png is None:
+            raise LookupError(sha256)
+        return (
+            thumbnail_png(decode_png(png, f"the image of cell {self.cells[sha256]}", self.stored.shape), side)
+            if side
+            else png
+        )
+
+    def _drawn(self, birth: int, side: int) -> bytes:
+        self._refuse_other_births(birth)
+        image = self.stored.encoding.render(self.stored.genomes([birth]))[0]
         return thumbnail_png(image, side) if side else encode_png(image)
 
     def _refuse_other_births(self, birth: int) -> None:
         store = self.stored.store
         if not (store.cell_history(birth) or store.runners_up(birth) or any(k.birth == birth for k in self.keys.values())):
             raise LookupError(birth)
+
+
+class _Pictures:
+    """The PNGs that were used last, up to a number of bytes."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        png = self._kept[key] = make()
+        self._bytes += len(png)
+        while self._bytes > _MOST_BYTES:
+            self._bytes -= len(self._kept.popitem(last=False)[1])
+        return png
 
 
 class OpenRuns:
@@ -116,8 +146,11 @@ class OpenRuns:
         self._thread.shutdown()
 
     def _read(self, folder: Path, function: Callable[[OpenRun], T]) -> T:
-        run = self._runs.pop(folder, None) or OpenRun(folder)
-        self._runs[folder] = run
+        run = self._runs.pop(folder, None)
+        if run is not None and run.file != _file_of(folder):  # deleted, and perhaps made again
+            run.close()
+            run = None
+        run = self._runs[folder] = run or OpenRun(folder)
         while len(self._runs) > _MOST_OPEN:
             self._runs.popitem(last=False)[1].close()
         try:
@@ -134,3 +167,12 @@ class OpenRuns:
         for run in self._runs.values():
             run.close()
         self._runs.clear()
+
+
+def _file_of(folder: Path) -> tuple[int, int] | None:
+    """Which file a run's is, by device and number; None if there is none."""
+    try:
+        found = (folder / FILE).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,5 +1,6 @@
 """What each page of the gallery says, as values for its template."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,13 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from starlette.exceptions import HTTPException
 
+from evofool.explain.folder import PAGE
 from evofool.explain.phrases import confidence_text, signed, three_decimals
 from evofool.gallery.catalogue import Entry
-from evofool.gallery.grid import LEVELS, SORTS, View, drawn, level_of, side_of, tiles
+from evofool.gallery.grid import SORTS, View, drawn, side_of, tiles
+from evofool.gallery.levels import LEVELS, level_of
 from evofool.gallery.live import standing
 from evofool.gallery.open_runs import OpenRun
 from evofool.gallery.thumbnails import SIDES
-from evofool.run.lineage import lineage
+from evofool.run.lineage import ancestors
 from evofool.run.schema import IMAGE_METRICS, EliteKey
 from evofool.run.stored import ListedElite
 from evofool.text import visible
@@ -21,19 +24,9 @@ from evofool.text import visible
 _LONGEST_LINE = 400  # ancestors on the page of a descent: the first one, and the last ones
 
 
-def duration(seconds: float) -> str:
-    """Seconds as "12 s", "3 min 20 s" or "2 h 5 min"."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
-
-
 FILTERS = {
     "visible": visible,
     "thousands": lambda number: f"{number:,}",
-    "duration": duration,
     "confidence": confidence_text,
     "three_decimals": three_decimals,
     "signed": signed,
@@ -131,7 +124,6 @@ def places_at(run: OpenRun, view: View) -> dict[str, Any]:
     side = side_of(run, view)
     now = run.history.at(run.stored.evaluations if view.at is None else view.at)
     return {
-        "evaluations": view.at,
         "places": {
             str(cell): [drawn(place, side), confidence_text(place.log_odds), level_of(place.log_odds)]
             for cell, place in now.items()
@@ -152,6 +144,16 @@ def elite_of(run: OpenRun, cell: int) -> ListedElite:
     return found
 
 
+def explained_birth(entry: Entry) -> int | None:
+    """The birth of the elite that an explanation is of, as its page says it; None if it says none."""
+    try:
+        page = (entry.folder / PAGE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"elite of class \d+ of [^<]*, birth (\d{1,15})\b", page)
+    return int(found[1]) if found else None
+
+
 def evolvable(run: OpenRun) -> int:
     """The evaluations of a search so far; HTTPException for a run that cannot go on."""
     if not run.stored.meta.searched:
@@ -161,6 +163,8 @@ def evolvable(run: OpenRun) -> int:
 
 def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entry]) -> dict[str, Any]:
     cells, found = [elite.row.cell for elite in run.listed], elite_of(run, cell)
+    of_class = (elite for elite in run.listed if elite.row.class_id == found.row.class_id)
+    best = max(of_class, key=lambda elite: elite.row.log_odds)
     place, row, store = cells.index(cell), found.row, run.stored.store
     metrics = {metric.name: metric.value for metric in row.image_metrics}
     graph_text = "" if encoding_of(run) != "cppn" else _graph_text(run.genome_json(row.birth))
@@ -177,8 +181,12 @@ def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entr
         "metrics": [(name, metrics[name]) for name in IMAGE_METRICS if name in metrics],
         "graph_text": graph_text,
         "replaced": replaced[-_LONGEST_LINE:],
+        "replacements": len(replaced),
+        "best_of_class": found.row.cell == best.row.cell,
         "also": sorted({run.stored.labels[change.cell // run.stored.niches] for change in held}),
-        "explanations": [one for one in explanations if one.folder.name == f"explain-{row.class_id}"],
+        "explanations": [(one, birth) for one in explanations for birth in [explained_birth(one)] if birth is not None]
+        if found.row.cell == best.row.cell
+        else [],
         "niches": run.stored.niches,
         "bigger": encoding_of(run) in ("cppn", "canvas"),
         "factor": max(1, 448 // max(run.stored.shape[1:])),
@@ -202,7 +210,7 @@ def graph(run: OpenRun, birth: int) -> str:
 
 def descent_page(run: OpenRun, entry: Entry, birth: int) -> dict[str, Any]:
     run.genome_json(birth)  # LookupError for one that was never an elite
-    line = lineage(run.stored, birth)
+    line = ancestors(run.stored, birth)
     labels = run.stored.labels
     steps = [
         {
@@ -213,7 +221,6 @@ def descent_page(run: OpenRun, entry: Entry, birth: int) -> dict[str, Any]:
             "runner_up": ", ".join(labels[c] for c in one.runner_up),
             "switched": one.switched,
             "method": one.method,
-            "evaluations": (one.batch + 1) * run.stored.recipe.search.batch,
         }
         for one in line
     ]

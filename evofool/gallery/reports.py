@@ -25,7 +25,11 @@ def page(entry: Entry, path: str) -> Response:
     if kind is None or asked.is_absolute() or ".." in asked.parts or "\\" in name or "\0" in name:
         raise missing
     folder = entry.folder.resolve()
-    file = folder.joinpath(*asked.parts).resolve()
-    if not file.is_relative_to(folder) or not file.is_file() or file.stat().st_size > _LARGEST:
-        raise missing
-    return Response(file.read_bytes(), media_type=kind, headers={"content-security-policy": REPORT_POLICY})
+    try:
+        file = folder.joinpath(*asked.parts).resolve()
+        if not file.is_relative_to(folder) or not file.is_file() or file.stat().st_size > _LARGEST:
+            raise missing
+        content = file.read_bytes()
+    except OSError:  # a name that is too long, or a file that may not be read
+        raise missing from None
+    return Response(content, media_type=kind, headers={"content-security-policy": REPORT_POLICY})

@@ -7,7 +7,7 @@ from pathlib import Path
 import uvicorn
 
 from evofool.errors import StoreError
-from evofool.gallery.app import create_app
+from evofool.gallery.app import Gallery, create_app
 from evofool.gallery.catalogue import Catalogue
 from evofool.gallery.security import TOKEN, Tokens
 
@@ -21,7 +21,7 @@ def serve(roots: Sequence[Path], port: int = 0, begun: Callable[[str], None] = l
     """
     for root in roots:
         if not root.is_dir():
-            raise StoreError(f"{root} is not a folder; name the folders with runs, for example: evofool gallery runs")
+            raise StoreError(f"there is no folder {root}; name one that has runs in it: evofool gallery FOLDER")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -30,12 +30,25 @@ def serve(roots: Sequence[Path], port: int = 0, begun: Callable[[str], None] = l
             raise StoreError(
                 f"port {port} cannot be used ({error.strerror or error}); choose another one by --port"
             ) from None
+        listening.listen()  # from now on a browser that is quick waits
         found = listening.getsockname()[1]
         tokens = Tokens()
-        app = create_app(Catalogue(roots), found, tokens)
-        # Browser tabs keep their streams open: they are cut when the server ends.
+        gallery = Gallery(Catalogue(roots), tokens)
+        app = create_app(gallery, found)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, ws="none"
         )
         begun(f"http://{HOST}:{found}/?{TOKEN}={tokens.start}")
-        uvicorn.Server(config).run(sockets=[listening])
+        GalleryServer(config, gallery).run(sockets=[listening])
+
+
+class GalleryServer(uvicorn.Server):
+    """Ends the streams of open tabs first when it ends: it waits for its responses."""
+
+    def __init__(self, config: uvicorn.Config, gallery: Gallery) -> None:
+        super().__init__(config)
+        self._gallery = gallery
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._gallery.watchers.close()
+        await super().shutdown(sockets)

@@ -109,11 +109,13 @@ class Reader:
             pngs = dict(self._rows("elites", ("cell", "png"), where, values))
             return [EliteRow(**record.__dict__, png=pngs[record.cell]) for record in records]
 
-    def _refuse_long_pngs(self) -> None:
+    def _refuse_long_pngs(self, which: str = "") -> None:
         """ValueError for a PNG that is longer than one of the run's shape can be. It is not read."""
         shape = self.meta().target.shape
         most = 2 * math.prod(shape) + 1024  # one that does not compress is 1.01 times as long as its values
-        row = self._db.execute("SELECT class, length(png) FROM elites WHERE length(png) > ? LIMIT 1", (most,)).fetchone()
+        row = self._db.execute(
+            f"SELECT class, length(png) FROM elites WHERE {which} length(png) > ? LIMIT 1", (most,)
+        ).fetchone()
         if row is not None:
             raise ValueError(f"class {row[0]}: its PNG has {row[1]:,} bytes; one of shape {shape} has at most {most:,}")
 
@@ -134,11 +136,11 @@ class Reader:
         with self._guard("is damaged"):
             return [EliteKey(*row) for row in self._rows("elites", EliteKey._fields, "ORDER BY cell")]
 
-    def picture(self, sha256: str) -> bytes | None:
-        """The PNG of the elite whose record has this digest; None if there is none, or no longer."""
+    def picture(self, cell: int, sha256: str) -> bytes | None:
+        """The PNG of a cell's elite; None if its record has another digest, or if there is none."""
         with self.snapshot(), self._guard("is damaged"):
-            self._refuse_long_pngs()
-            rows = self._rows("elites", ("png",), "WHERE sha256 = ?", (sha256,))
+            self._refuse_long_pngs(f"cell = {cell:d} AND")
+            rows = self._rows("elites", ("png",), "WHERE cell = ? AND sha256 = ?", (cell, sha256))
             return rows[0][0] if rows else None
 
     def data_version(self) -> int:

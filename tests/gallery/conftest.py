@@ -31,6 +31,5 @@ def tokens() -> Tokens:
 
 @pytest.fixture(scope="module")
 def gallery(root: Path, tokens: Tokens) -> Iterator[TestClient]:
-    pytest.importorskip("starlette")
     with client(root, tokens) as found:
         yield found

@@ -9,16 +9,17 @@ from pathlib import Path
 import uvicorn
 from starlette.testclient import TestClient
 
-from evofool.gallery.app import create_app
+from evofool.gallery.app import Gallery, create_app
 from evofool.gallery.catalogue import Catalogue
 from evofool.gallery.security import Tokens
+from evofool.gallery.server import GalleryServer
 
 PORT = 8901
 
 
 def client(root: Path, tokens: Tokens, welcome: bool = True) -> TestClient:
     """A client of the gallery of one folder, as a browser that has opened its start address."""
-    found = TestClient(create_app(Catalogue([root]), PORT, tokens), base_url=f"http://127.0.0.1:{PORT}")
+    found = TestClient(create_app(Gallery(Catalogue([root]), tokens), PORT), base_url=f"http://127.0.0.1:{PORT}")
     if welcome:
         assert found.get("/", params={"token": tokens.start}).status_code == 200
     return found
@@ -32,8 +33,9 @@ def served(root: Path) -> Iterator[str]:
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     port, tokens = listening.getsockname()[1], Tokens()
-    config = uvicorn.Config(create_app(Catalogue([root]), port, tokens), log_level="error", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    gallery = Gallery(Catalogue([root]), tokens)
+    config = uvicorn.Config(create_app(gallery, port), log_level="error", timeout_graceful_shutdown=1)
+    server = GalleryServer(config, gallery)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from evofool.images import decode_png
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
-from evofool.targets import target
+from evofool.targets import Target, target
 from tests.gallery.server import client
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '"><script>alert(2)</script>', "../../etc", "{{7*7}}", "' onload='alert(3)"]
@@ -130,6 +131,7 @@ def test_two_runs_are_compared_class_by_class(gallery: TestClient) -> None:
         "/run/no",
         "{run}/cell/99",
         "{run}/descent/999999",
+        "{run}/descent/" + "9" * 5000,
         "{run}/drawn/999999.png",
         "{run}/elite/999999-no.png",
         "{run}/cell/x",
@@ -174,6 +176,16 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(root: Path, tmp_path: P
         page = gallery.get("/").text
         assert "bad" in page
         assert 'class="fault"' in page
+
+
+def test_a_run_that_was_deleted_and_made_again_is_the_new_one(tmp_path: Path, lenet: Target, tokens: Tokens) -> None:
+    with client(tmp_path, tokens) as gallery:
+        for evaluations in (24, 48):
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+            with Run.start(load("mnist-cppn", [f"stop.evaluations={evaluations}"]), tmp_path / "run", lenet) as run:
+                run.advance()
+            address = runs_of(gallery)["run"]
+            assert f'data-fact="evaluations">{evaluations}<' in gallery.get(address).text
 
 
 def test_runs_with_the_same_id_have_addresses_of_their_own(root: Path, tmp_path: Path, tokens: Tokens) -> None:

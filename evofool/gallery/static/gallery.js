@@ -58,7 +58,7 @@ if ($("choose")) $("choose").querySelectorAll("select").forEach(select => {
 
 const job = { box: $("job"), text: $("job-text"), stop: $("job-stop"), again: $("job-again"), timer: null };
 
-async function post(address) {
+async function post(address, start = null) {
   const answer = await fetch(address, { method: "POST", headers: { "x-form-token": document.body.dataset.formToken } });
   if (!answer.ok) {
     job.box.hidden = false;
@@ -67,6 +67,7 @@ async function post(address) {
     return;
   }
   follow(await answer.json());
+  if (start) start.dispatchEvent(new Event("started"));
 }
 
 function follow(state) {
@@ -94,7 +95,7 @@ if (job.box) {
     start.hidden = false;
     if (start.matches("form")) start.addEventListener("submit", event => {
       event.preventDefault();
-      post(`${start.dataset.post}?${new URLSearchParams(new FormData(start))}`);
+      post(`${start.dataset.post}?${new URLSearchParams(new FormData(start))}`, start);
     });
     else start.onclick = () => post(start.dataset.post);
   });
@@ -107,27 +108,28 @@ if (job.box) {
 // The live grid
 
 const grid = $("grid");
-const levels = [0.5, 0.9, 0.99, 0.999];
 
-function confidenceText(odds) {
-  const p = 1 / (1 + Math.exp(-odds));
-  return p > 0.999999 ? "> 0.999999" : p < 0.000001 ? "< 0.000001" : p.toFixed(6);
+// Put the image of an address into a tile, or nothing. which: 0, or 1 for the image to compare with.
+function setImage(item, which, picture, text) {
+  const slot = item.querySelectorAll(".slot")[which], label = item.querySelector(".label").textContent.trim();
+  if (!slot) return false;
+  if (!picture) { slot.replaceChildren(); return false; }
+  let image = slot.querySelector("img");
+  if (!image) {
+    image = document.createElement("img");
+    slot.append(image);
+  }
+  image.alt = `Image of class ${label}, confidence ${text}`;
+  if (image.getAttribute("src") === picture) return false;
+  image.src = picture;
+  return true;
 }
 
 function setTile(item, picture, text, level) {
-  const link = item.querySelector("a.tile"), image = item.querySelector("img:not(.second)");
-  if (image && image.getAttribute("src") !== picture) {
-    image.src = picture;
-    image.alt = `Image of class ${item.querySelector(".label").textContent.trim()}, confidence ${text}`;
-  }
+  const changed = setImage(item, 0, picture, text);
   item.querySelector(".p b").textContent = text;
-  link.className = `tile level-${level}`;
-}
-
-function shownSeconds(seconds) {
-  const whole = Math.round(seconds), minutes = Math.floor(whole / 60);
-  if (minutes >= 60) return `${thousands(Math.floor(minutes / 60))} h ${minutes % 60} min`;
-  return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+  item.querySelector("a.tile").className = `tile level-${level}`;
+  return changed;
 }
 
 let saidAt = 0;
@@ -140,8 +142,8 @@ function setStanding(now) {
   set("evaluations", thousands(now.evaluations));
   set("high", thousands(now.high));
   set("cells", thousands(now.cells));
-  set("median", now.median === null ? "\u2013" : now.median.toFixed(6));
-  set("seconds", shownSeconds(now.seconds));
+  set("median", now.median);
+  set("time", now.time);
   set("state", now.finished ? `ended: ${now.finished}` : "not ended");
   const slider = $("at");
   if (slider && Number(slider.value) === Number(slider.max)) {
@@ -155,20 +157,16 @@ function live() {
   const run = grid.dataset.run, items = new Map([...grid.children].map(item => [Number(item.dataset.cell), item]));
   const missing = new Set(), query = new URLSearchParams(location.search);
   const all = !query.get("text") && !Number(query.get("least"));
-  let first = true, ending = null;
+  let first = true, ending = null, wanted = grid.dataset.live === "yes", endedAt = null;
 
   function show({ standing, changed, fault }) {
     if (fault) return;
     setStanding(standing);
-    for (const [cell, birth, digest, odds] of changed) {
+    for (const [cell, name, text, level] of changed) {
       const item = items.get(cell);
       if (!item) { missing.add(cell); continue; }
-      const picture = `/run/${run}/elite/${birth}-${digest}.png?side=${grid.dataset.side}`;
-      const image = item.querySelector("img");
-      if (image && image.getAttribute("src") === picture) continue;
-      const p = 1 / (1 + Math.exp(-odds));
-      setTile(item, picture, confidenceText(odds), levels.filter(level => p >= level).length);
-      if (!first) {
+      const picture = `/run/${run}/elite/${name}.png?side=${grid.dataset.side}`;
+      if (setTile(item, picture, text, level) && !first) {
         item.classList.remove("changed");
         void item.offsetWidth;
         item.classList.add("changed");
@@ -180,9 +178,9 @@ function live() {
       link.href = location.href;
       link.textContent = "Load the page again";
       $("news").hidden = false;
-      $("news").replaceChildren(`${thousands(missing.size)} more classes have an image now. `, link);
+      $("news").replaceChildren(`${thousands(missing.size)} more images are there now. `, link);
     }
-    if (standing.finished) close();
+    if (standing.finished && standing.evaluations !== endedAt) stop();
   }
 
   // A browser opens only six connections to one server. So of all tabs that show a run one has its stream and tells the
@@ -194,8 +192,7 @@ function live() {
     closing.signal.addEventListener("abort", () => channel.close());
     const stream = () => new Promise(resolve => {
       const events = new EventSource(`/run/${run}/events`);
-      const stop = () => { events.close(); resolve(); };
-      closing.signal.addEventListener("abort", stop);
+      closing.signal.addEventListener("abort", () => { events.close(); resolve(); });
       events.onmessage = event => {
         const news = JSON.parse(event.data);
         channel.postMessage(news);
@@ -207,47 +204,55 @@ function live() {
       .then(news => { if (news && !closing.signal.aborted) show(news); }).catch(() => {});
   }
   function close() { if (ending) ending.abort(); ending = null; }
+  function stop() { wanted = false; close(); }
+  // After a search was started again: its file says that it has ended until its next checkpoint.
+  function resume(evaluations) {
+    endedAt = evaluations;
+    wanted = true;
+    if (!ending) open();
+  }
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) close();
-    else if (!ending) open();
+    else if (wanted && !ending) open();
   });
   addEventListener("pagehide", close);
-  if (!document.hidden) open();
-  return { close };
+  if (wanted && !document.hidden) open();
+  return { stop, resume };
 }
 
 // The replay: a slider over evaluations, and a second one for another number of them.
 
 function replay(stream) {
   const form = $("replay"), slider = $("at"), last = () => Number(slider.max);
-  let asked = 0, shown = 0, timer = null;
-  async function show(at, second) {
-    const mine = ++asked;
-    const query = new URLSearchParams({ at, size: grid.dataset.side });
+  const sliders = [slider, $("beside")].filter(Boolean).map(input => ({ input, asked: 0, shown: 0, timer: null }));
+  async function show(which) {
+    const state = sliders[which], mine = ++state.asked;
+    const query = new URLSearchParams({ at: state.input.value, size: grid.dataset.side });
     const answer = await fetch(`/run/${grid.dataset.run}/at?${query}`);
-    if (!answer.ok || mine < shown) return;
-    shown = mine;
+    if (!answer.ok || mine < state.shown) return;
+    state.shown = mine;
     const { places } = await answer.json();
     for (const item of grid.children) {
-      const place = places[item.dataset.cell];
-      const image = item.querySelector(second ? "img.second" : "img:not(.second)");
-      if (image) image.style.visibility = place ? "visible" : "hidden";
-      const picture = place && `/run/${grid.dataset.run}/${place[0]}`;
-      if (!second) setTile(item, picture || image.getAttribute("src"), place ? place[1] : "none yet", place ? place[2] : 0);
-      else if (image && place) { image.src = picture; item.querySelector(".p i").textContent = place[1]; }
+      const [name, text, level] = places[item.dataset.cell] || ["", "none yet", 0];
+      const picture = name && `/run/${grid.dataset.run}/${name}`;
+      if (which === 0) setTile(item, picture, text, level);
+      else {
+        setImage(item, 1, picture, text);
+        item.querySelector(".p i").textContent = text;
+      }
     }
   }
-  function moved(input, second) {
-    if (stream) { stream.close(); stream = null; }
-    $(second ? "beside-text" : "at-text").textContent = `${thousands(input.value)} evaluations`;
+  function moved(which) {
+    const { input } = sliders[which];
+    if (stream) stream.stop();
+    $(`${input.id}-text`).textContent = `${thousands(input.value)} evaluations`;
     const url = new URL(location.href);
-    url.searchParams.set(second ? "beside" : "at", input.value);
+    url.searchParams.set(input.id, input.value);
     history.replaceState(null, "", url);
-    clearTimeout(timer);
-    timer = setTimeout(() => show(input.value, second), 40);
+    clearTimeout(sliders[which].timer);
+    sliders[which].timer = setTimeout(() => show(which), 40);
   }
-  slider.addEventListener("input", () => moved(slider, false));
-  if ($("beside")) $("beside").addEventListener("input", () => moved($("beside"), true));
+  sliders.forEach(({ input }, which) => input.addEventListener("input", () => moved(which)));
   form.addEventListener("submit", event => event.preventDefault());
   let playing = null;
   const play = $("play");
@@ -263,15 +268,16 @@ function replay(stream) {
       part = Math.min(1, part + Math.max(0.002, part * 0.05));
       const batch = Number(form.dataset.batch);
       slider.value = Math.round(part * last() / batch) * batch;
-      moved(slider, false);
+      moved(0);
       if (part >= 1) stop();
     }, 120);
   };
 }
 
 if (grid) {
-  const stream = grid.dataset.live === "yes" ? live() : null;
+  const stream = grid.dataset.live === "no" ? null : live();
   if ($("replay")) replay(stream);
+  if ($("evolve") && stream) $("evolve").addEventListener("started", () => stream.resume(Number($("replay").dataset.last)));
 }
 
 // The line of descent
