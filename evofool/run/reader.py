@@ -40,7 +40,6 @@ from evofool.search.remaking import variation_of
 from genomes import Encoding, Genomes
 
 FILE = "run.db"
-
 _ABOUT_FILE = ("format", "version", DIGESTS)  # keys of meta that RunMeta does not have
 _SLACK = 1 << 16  # bytes that a query may yield beyond the size of the file
 _AT_ONCE = 1000  # rows
@@ -113,9 +112,8 @@ class Reader:
         """ValueError for a PNG that is longer than one of the run's shape can be. It is not read."""
         shape = self.meta().target.shape
         most = 2 * math.prod(shape) + 1024  # one that does not compress is 1.01 times as long as its values
-        row = self._db.execute(
-            f"SELECT class, length(png) FROM elites WHERE {which} length(png) > ? LIMIT 1", (most,)
-        ).fetchone()
+        where = f"WHERE {which} length(png) > ? LIMIT 1"
+        row = self._db.execute(f"SELECT class, length(png) FROM elites {where}", (most,)).fetchone()
         if row is not None:
             raise ValueError(f"class {row[0]}: its PNG has {row[1]:,} bytes; one of shape {shape} has at most {most:,}")
 
@@ -140,13 +138,13 @@ class Reader:
         """The PNG of a cell's elite; None if its record has another digest, or if there is none."""
         with self.snapshot(), self._guard("is damaged"):
             self._refuse_long_pngs(f"cell = {cell:d} AND")
-            rows = self._rows("elites", ("png",), "WHERE cell = ? AND sha256 = ?", (cell, sha256))
-            return rows[0][0] if rows else None
+            found = self._rows("elites", ("png",), "WHERE cell = ? AND sha256 = ?", (cell, sha256))
+        return found[0][0] if found else None
 
     def data_version(self) -> int:
         """A number that differs from the last one if another connection has written meanwhile."""
         with self._guard("cannot be read"):
-            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+            return int(*self._db.execute("PRAGMA data_version").fetchone())
 
     def cells(self) -> set[int]:
         """The cells that have an elite."""
