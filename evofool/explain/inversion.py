@@ -22,6 +22,7 @@ _FIRST_TV = 30.0  # at the first step
 _TV, _MOST_TV = 0.0001, 30.0  # tv at the last step of a layer with as many values as the image, and the most
 _LEAK, _MOST_LEAK = 3.3, 0.3  # the values of the image over the layer's at which the first leak is 1, and the most
 _STEPS, _FEWEST, _MOST = 820, 50, 200
+_RATE, _PIXEL_RATE = 1.0, 0.3  # of Adam, over Fourier coefficients and over pixels
 _EARLY = 1000.0  # taken from the scores of early steps
 _START = 0.05  # standard deviation of the noise at the start of a search over pixels
 _SMALL = 64  # pixels; smaller images are searched for over their pixels
@@ -32,12 +33,13 @@ _RESTART = 1 << 20  # between the keys of an image's restarts
 class InversionSettings:
     """How an inversion is searched for.
 
-    tv: the weight of total variation at the last step, in the paper's units; the first has 30, or tv if that is more, and
-    it falls by the same factor in each step. 0: none at any step. leak: the share of the gradient that inactive ReLUs pass
-    on in the first step; it falls linearly to 0. alpha: the weight of the pixels' norm. restarts: starts for each image, of
-    which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half a cosine. tv, leak
-    and steps follow the layer's size unless given: graded_tv, graded_leak, graded_steps. rule: another optimiser, over
-    pixels, with the same tv at each step and without a leak; `rate` is then not used. microbatch, streams: as in ascend.
+    tv: the weight of total variation at the last step, in the paper's units; the first has 30, or tv if that is more,
+    and it falls by the same factor in each step. 0: none at any step. leak: the share of the gradient that inactive
+    ReLUs pass on in the first step; it falls linearly to 0. alpha: the weight of the pixels' norm. restarts: starts for
+    each image, of which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half
+    a cosine; by default from 1 over Fourier coefficients, and from 0.3 over pixels. tv, leak and steps follow the
+    layer's size unless given: graded_tv, graded_leak, graded_steps. rule: another optimiser, over pixels, with the same
+    tv at each step and without a leak; `rate` is then not used. microbatch, streams: as in ascend.
     """
 
     tv: float | None = None
@@ -45,7 +47,7 @@ class InversionSettings:
     alpha: float = 0.0
     restarts: int = 1
     steps: int | None = None
-    rate: float = 0.3
+    rate: float | None = None
     rule: StepRule | None = None
     microbatch: int = 0
     streams: int = 1
@@ -145,8 +147,10 @@ def invert(
     smoothing, gradients = _Smoothing(tv, steps, constant=settings.rule is not None), LeakyGradients(leak)
     wanted = features.repeat(restarts, 1)
     objective = _objective(layer, wanted, target.shape, centre, smoothing, settings.alpha)
-    rule = _falling(settings.rate, steps) if settings.rule is None else settings.rule
-    param = _pixels(target.shape, centre, spectral=settings.rule is None and min(target.shape[1:]) >= _SMALL)
+    spectral = settings.rule is None and min(target.shape[1:]) >= _SMALL
+    rate = (_RATE if spectral else _PIXEL_RATE) if settings.rate is None else settings.rate
+    rule = _falling(rate, steps) if settings.rule is None else settings.rule
+    param = _pixels(target.shape, centre, spectral)
     at_last = _objective(layer, wanted, target.shape, centre, _Smoothing(tv, steps, constant=True), settings.alpha)
     ascent = Ascent(param, objective, rule, steps, select_by=_late(at_last, smoothing, steps))
 
