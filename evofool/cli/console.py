@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evofool.cli.console_quiz import people_say
 from evofool.errors import StoreError, TargetError
 from evofool.printer import Table, duration, leave_terminal, print_json, print_lines, show_cursor, status
 from evofool.whole_file import write_whole
@@ -267,6 +266,8 @@ def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
 
 
 def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
+    from evofool.quiz.of_run import people_say
+
     table = Table()
     niches, people = stored.recipe.niches is not None, people_say(stored)
     for name in [
@@ -358,6 +359,7 @@ def show_one(
     import numpy as np
 
     from evofool.machine import torch_threads
+    from evofool.quiz.of_run import people_say
     from evofool.scores import confidence, log_odds
 
     elite = max(stored.elites(stored.class_id(which)), key=lambda e: e.row.log_odds)

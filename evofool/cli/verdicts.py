@@ -59,22 +59,22 @@ def verdicts(
     for path in (export, to_code):
         refuse_unwritable(path)
     with StoredRun(folder) as stored:
-        notes = []
+        done = dict[str, Any]()
         if answers is not None or add or codes is not None:
             with QuizStore.open(stored.folder, write=True) as store:
                 for other in add or ():
                     with StoredRun(other) as source, QuizStore.open(source.folder) as from_:
                         if source.labels != stored.labels:
                             raise StoreError(f"{other} has other labels than {folder}, so its answers mean other classes")
-                        notes.append(f"{store.add_all(from_)} sessions of {other} added")
+                        done.setdefault("added", []).append({"run": str(other), "sessions": store.add_all(from_)})
                 if codes is not None:
                     found = read_codes(codes, names_of(stored.labels, []), coder.strip(), time.time())
                     store.code(found)
-                    notes.append(f"{len(found)} names coded by {coder.strip()}")
+                    done["coded"] = {"names": len(found), "coder": coder.strip()}
                 if answers is not None:
-                    done = import_answers(answers, store, names_of(stored.labels, store.codes()), time.time())
-                    notes.append(f"{len(done.raters)} raters of {answers} imported")
-                    notes += [f"  not imported: {rater}: {why}" for rater, why in done.left_out]
+                    taken = import_answers(answers, store, names_of(stored.labels, store.codes()), time.time())
+                    left_out = [{"rater": rater, "why": why} for rater, why in taken.left_out]
+                    done["imported"] = {"file": str(answers), "raters": list(taken.raters), "left_out": left_out}
         records, coded = list["Record"](), []
         if QuizStore.exists(stored.folder):
             with QuizStore.open(stored.folder) as store:
@@ -82,18 +82,34 @@ def verdicts(
         seen = run_verdicts(stored, records, coded)
         standings = [(record, standing(record, seen.names)) for record in records if record.session.kind != "page"]
         if export is not None:
-            notes.append(f"{write_answers(export, [record for record, _ in standings], seen.names):,} answers: {export}")
+            number = write_answers(export, [record for record, _ in standings], seen.names)
+            done["exported"] = {"file": str(export), "answers": number}
         if to_code is not None:
             write_to_code(to_code, seen.answers.unread)
-            notes.append(f"{len(seen.answers.unread)} names to be coded: {to_code}")
+            done["written_to_code"] = {"file": str(to_code), "names": len(seen.answers.unread)}
         if as_json:
-            print_json(_summary(stored, seen, standings))
+            print_json(_summary(stored, seen, standings) | {"done": done})
             return
-        print_lines(*notes, *([""] if notes else []))
+        print_lines(*_notes(done))
         if not standings:
             print_lines(f"Nobody was asked yet what they see in the elites of {folder}.")
             return
         _print(stored, seen, standings)
+
+
+def _notes(done: dict[str, Any]) -> list[str]:
+    """What this call stored and wrote, as in the JSON, in lines."""
+    notes = [f"{added['sessions']} sessions of {added['run']} added" for added in done.get("added", [])]
+    if coded := done.get("coded"):
+        notes.append(f"{coded['names']} names coded by {coded['coder']}")
+    if imported := done.get("imported"):
+        notes.append(f"{len(imported['raters'])} raters of {imported['file']} imported")
+        notes += [f"  not imported: {left['rater']}: {left['why']}" for left in imported["left_out"]]
+    if exported := done.get("exported"):
+        notes.append(f"{exported['answers']:,} answers: {exported['file']}")
+    if written := done.get("written_to_code"):
+        notes.append(f"{written['names']} names to be coded: {written['file']}")
+    return [*notes, ""] if notes else []
 
 
 def _summary(stored: "StoredRun", seen: "RunVerdicts", standings: "list[tuple[Record, Standing]]") -> dict[str, Any]:
@@ -133,26 +149,26 @@ def _lines(seen: "RunVerdicts", standings: "list[tuple[Record, Standing]]") -> l
     from evofool.quiz.tally import PRESETS
 
     found = seen.summary()
-    named, judged, recognised = found["named"], found["judged"], found["recognised"]
-    raters = found["raters"]
+    named, judged, images = found["named"], found["judged"], found["recognised"]
     lines = [""]
     if judged:
         c = found["counts"]
         lines.append(
-            f"{judged} judged: {c['recognised']} recognised, {c['taken']} taken for another class, {c['unrecognised']} "
-            f"unrecognised, {c['open']} open; recognised {recognised['share']:.0%} "
-            f"[{recognised['low']:.0%}, {recognised['high']:.0%}]. At most {found['unrecognised_by_chance']:.1f} of "
-            "them are to be expected as unrecognised by chance alone."
+            f"{_number(judged, 'pair')} of image and class judged: {c['recognised']} recognised, {c['taken']} taken for "
+            f"another class, {c['unrecognised']} unrecognised, {c['open']} open. At most "
+            f"{found['unrecognised_by_chance']:.1f} are to be expected as unrecognised by chance alone. {images['hits']} of "
+            f"{_number(images['of'], 'image')} recognised as one of their classes: {images['share']:.0%} "
+            f"[{images['low']:.0%}, {images['high']:.0%}]."
         )
     elif seen.by_elite:
         lines.append(f"No verdict is derived from fewer than {PRESETS[0]} raters.")
     if named["of"]:
         per_rater, shuffled = found["per_rater"], named["shuffled"]
         limits = f" [{per_rater['low']:.0%}, {per_rater['high']:.0%}]" if per_rater["low"] is not None else ""
-        who = "One rater" if raters == 1 else f"{raters} raters"
         lines.append(
-            f"{who} named elites as their class in {named['hits']} of {named['of']} trials ({per_rater['mean']:.0%}{limits} "
-            f"of a rater's); with shuffled classes {shuffled['mean']:.0%}, p = {shuffled['p']:.3f}."
+            f"{_number(found['raters'], 'rater')} named an image as one of its classes in {named['hits']} of "
+            f"{_number(named['of'], 'trial')}: {named['share']:.0%}, of a rater's trials {per_rater['mean']:.0%}{limits} on "
+            f"average; with shuffled classes {shuffled['mean']:.0%}, p = {shuffled['p']:.3f}."
         )
     if seen.answers.unread:
         lines.append(f"{len(seen.answers.unread)} names match no label: --to-code FILE writes them for somebody to code.")
@@ -160,3 +176,7 @@ def _lines(seen: "RunVerdicts", standings: "list[tuple[Record, Standing]]") -> l
     lines.append(f"{len(standings) - reasons.total()} of {len(standings)} sessions count." if standings else "")
     lines += [f"  not counted: {why}" + (f" ({number} sessions)" if number > 1 else "") for why, number in reasons.items()]
     return lines
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}" if count == 1 else f"{count} {of}s"

@@ -15,7 +15,7 @@ from evofool.quiz.materials import session_id, trial_id
 from evofool.quiz.names import Names
 from evofool.quiz.raters import standing
 from evofool.quiz.schema import CHOICE, MOST_TEXT, NAMING, NOTHING_OF_THESE, Answer, Code, End, Record, Trial
-from evofool.quiz.store import QuizStore, refuse_answer
+from evofool.quiz.store import QuizStore, refuse_answer, trial_ids
 from evofool.targets.labels import class_of
 
 COLUMNS = (
@@ -65,7 +65,7 @@ def import_answers(path: Path, store: QuizStore, names: Names, now: float) -> Im
     an unknown trial, a trial answered twice, an invalid answer or time; then nothing is stored.
     """
     pages = [record for record in store.records() if record.session.kind == "page"]
-    known = {trial_id(page.session.seed, t.n): (page, t) for page in pages for t in page.trials}
+    known = {name: (page, page.trials[n]) for page in pages for name, n in trial_ids(page).items()}
     found: dict[tuple[str, str], _Sheet] = {}
     for number, row in enumerate(read_csv(path), start=1):
         where = f"{path}, row {number}"

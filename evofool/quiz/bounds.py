@@ -65,9 +65,9 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return max(0.0, mean - half), min(1.0, mean + half)
 
 
-def above_chance(share: float, options: int) -> float:
-    """The share that remains when guesses are taken off: 0 at chance, 1 if all are right, below 0 if worse than chance."""
-    return (share - 1 / options) / (1 - 1 / options)
+def above_chance(share: float, chance: float) -> float:
+    """The share that remains when guesses are taken off: 0 at chance (below 1), 1 if all are right, below 0 if worse."""
+    return (share - chance) / (1 - chance)
 
 
 def sensitivity(hits: int, of: int, false_alarms: int, others: int) -> float:

@@ -51,13 +51,8 @@ class Candidate:
 class Materials:
     """The trials of a session, in order, and the PNG of each of their images, by pixel_sha256."""
 
-    seed: int
     trials: tuple[Trial, ...]
     images: dict[str, bytes]
-
-    def ids(self) -> dict[str, int]:
-        """By the id that the rater's page gets, the number of the trial."""
-        return {trial_id(self.seed, trial.n): trial.n for trial in self.trials}
 
 
 def materials(
@@ -90,7 +85,7 @@ def materials(
         )
         for n, (block, kind, candidate) in enumerate(blocks)
     )
-    return Materials(seed, trials, {candidate.image: candidate.png for _, candidate in shown})
+    return Materials(trials, {candidate.image: candidate.png for _, candidate in shown})
 
 
 def trial_id(seed: int, n: int) -> str:

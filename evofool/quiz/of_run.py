@@ -121,6 +121,15 @@ class RunVerdicts:
         return archive_summary(self.verdicts, self.answers, self.names)
 
 
+def people_say(stored: StoredRun) -> dict[int, str]:
+    """By cell, the verdict of people on its elite, in words, with the counts; empty if nobody was asked: no quiz.db."""
+    if not QuizStore.exists(stored.folder):
+        return {}
+    with QuizStore.open(stored.folder) as store:
+        seen = run_verdicts(stored, store.records(), store.codes())
+    return {elite.row.cell: f"{v.text(stored.labels)}: {v.counts()}" for elite, v in seen.by_elite}
+
+
 def run_verdicts(stored: StoredRun, records: Sequence[Record], codes: Sequence[Code]) -> RunVerdicts:
     """The verdicts on a run's elites. They belong to pixels: an elite has those of its image, for whatever it was shown."""
     names = names_of(stored.labels, codes)

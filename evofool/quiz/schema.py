@@ -14,13 +14,22 @@ NOTHING_OF_THESE = -1
 MOST_TEXT = 200
 """Characters of a name, or of what a browser says about itself."""
 
-_ONLY_APPENDED = ["quiz_sessions", "quiz_trials", "quiz_answers", "quiz_ends", "quiz_codes", "quiz_images"]
+_KEYS = {
+    "quiz_sessions": ("id",),
+    "quiz_trials": ("session", "n"),
+    "quiz_answers": ("session", "n"),
+    "quiz_ends": ("session",),
+    "quiz_codes": ("id",),
+    "quiz_images": ("sha256",),
+}
+_APPENDED = "BEGIN SELECT RAISE(ABORT, 'rows are only appended'); END;"
 TABLES = """
 -- a session: one rater, or, of a page that is sent to many, the materials that each of its raters gets (kind 'page'). seed
 -- decides all that is drawn at random. seen: this rater said before the first trial that they know the run's images
 CREATE TABLE quiz_sessions (id TEXT PRIMARY KEY, protocol INTEGER NOT NULL, kind TEXT NOT NULL, rater TEXT NOT NULL,
                             seed INTEGER NOT NULL, began REAL NOT NULL, seen INTEGER NOT NULL, run TEXT NOT NULL,
-                            page TEXT NOT NULL, agent TEXT NOT NULL, viewport TEXT NOT NULL, dpr REAL NOT NULL);
+                            page TEXT NOT NULL, agent TEXT NOT NULL, viewport TEXT NOT NULL, dpr REAL NOT NULL)
+                            WITHOUT ROWID;
 -- the trials of a session, all written when it begins, so that a kill changes none of them. image: images.pixel_sha256.
 -- classes: those that the image was an elite of, or shows; options: the classes to choose from, in order (JSON)
 CREATE TABLE quiz_trials (session TEXT NOT NULL, n INTEGER NOT NULL, block INTEGER NOT NULL, kind TEXT NOT NULL,
@@ -37,9 +46,14 @@ CREATE TABLE quiz_codes (id INTEGER PRIMARY KEY, answer TEXT NOT NULL, classes T
 -- every image that a trial shows
 CREATE TABLE quiz_images (sha256 TEXT PRIMARY KEY, png BLOB NOT NULL) WITHOUT ROWID;
 """ + "".join(
-    f"CREATE TRIGGER {table}_{what} BEFORE {what} ON {table} BEGIN SELECT RAISE(ABORT, 'rows are only appended'); END;\n"
-    for table in _ONLY_APPENDED
-    for what in ("UPDATE", "DELETE")
+    f"CREATE TRIGGER {table}_{what} BEFORE {what} ON {table} {when}{_APPENDED}\n"
+    for table, key in _KEYS.items()
+    for what, when in (
+        ("UPDATE", ""),
+        ("DELETE", ""),
+        # INSERT OR REPLACE deletes the row that it replaces without firing the trigger of DELETE.
+        ("INSERT", f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {' AND '.join(f'{c} = NEW.{c}' for c in key)}) "),
+    )
 )
 
 Text = Annotated[str, Field(max_length=MOST_TEXT)]

@@ -18,7 +18,6 @@ random: some class for everything. always 8: the class 8, or the last one, for e
 because only elites get an 8. lazy: as random, within 300 ms."""
 
 _SLOW_MS, _FAST_MS = 1500.0, 120.0
-_STREAMS = 2
 
 
 def answers(kind: Kind, trials: Sequence[Trial], names: Names, seed: int, began: float = 0.0) -> list[Answer]:

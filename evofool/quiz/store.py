@@ -169,9 +169,10 @@ class QuizStore:
 
     def code(self, codes: Iterable[Code]) -> None:
         """Store which classes texts name; of two codes of a text the later one counts."""
-        rows = [(None, code.answer, json_text(list(code.classes)), code.coder, code.at) for code in codes]
         with self._transaction():
-            self._insert("quiz_codes", rows)
+            first = self._db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM quiz_codes").fetchone()[0]
+            rows = enumerate(codes, start=first)
+            self._insert("quiz_codes", [(k, c.answer, json_text(list(c.classes)), c.coder, c.at) for k, c in rows])
 
     # --- reading
 
@@ -202,11 +203,6 @@ class QuizStore:
                 raise ValueError(f"image {sha256:.16} has other pixels than its SHA-256")
             return png
 
-    def data_version(self) -> int:
-        """A number that changes whenever another process has written; cheap to ask."""
-        with self._guard("cannot be read"):
-            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
-
     # --- helpers
 
     def _records(self, session: str | None = None) -> list[Record]:
@@ -234,8 +230,9 @@ class QuizStore:
             values = trial.model_dump()
             rows.append((session.id, *(json_text(list(v)) if k in _JSON else v for k, v in values.items())))
         self._insert("quiz_trials", rows)
-        wanted = {trial.image for trial in trials}
-        self._insert("quiz_images", [(sha, png) for sha, png in images.items() if sha in wanted], "INSERT OR IGNORE")
+        for image in {trial.image for trial in trials}:
+            if not self._db.execute("SELECT 1 FROM quiz_images WHERE sha256 = ?", (image,)).fetchone():
+                self._insert("quiz_images", [(image, images[image])])
 
     def _trial_to_answer(self, session: str, n: int) -> Trial:
         self._refuse_unknown(session)
@@ -287,9 +284,9 @@ class QuizStore:
             rows = self._db.execute(f"SELECT {', '.join(kind.model_fields)} FROM {table} {where}", tuple(values))
             return [_parsed(table, kind, row) for row in rows]
 
-    def _insert(self, table: str, rows: Sequence[Sequence[Any]], how: str = "INSERT") -> None:
+    def _insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         for row in rows:
-            self._db.execute(f"{how} INTO {table} VALUES ({', '.join('?' * len(row))})", tuple(row))
+            self._db.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", tuple(row))
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[None]:

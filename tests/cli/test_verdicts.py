@@ -15,7 +15,8 @@ from evofool.run.stored import StoredRun
 from evofool.text import visible
 from tests.cli.samples import one_sentence
 from tests.commands import Call
-from tests.quiz.samples import DIGITS, made_up_run, picture, real
+from tests.quiz.samples import DIGITS, made_up_run, picture, real, record
+from tests.quiz.test_answer_csv import jspsych, page, written
 
 HOSTILE = "\x1b[31mPWN\x07\u202e"
 
@@ -59,9 +60,15 @@ def test_the_table_has_every_verdict_with_its_counts_and_who_does_not_count(call
     result = call("verdicts", run)
     assert result.code == 0
     assert sum("recognised" in line and "5 of 5" in line for line in result.out.splitlines()) == 10
-    assert "10 judged: 10 recognised, 0 taken for another class, 0 unrecognised, 0 open; " in result.out
-    assert "recognised 100% [72%, 100%]. At most 0.5 of them" in result.out
-    assert "5 raters named elites as their class in 50 of 50 trials (100% of a rater's); with shuffled" in result.out
+    assert (
+        "10 pairs of image and class judged: 10 recognised, 0 taken for another class, 0 unrecognised, 0 open. At most 0.5"
+        in result.out
+    )
+    assert "10 of 10 images recognised as one of their classes: 100% [72%, 100%]." in result.out
+    told = (
+        "5 raters named an image as one of its classes in 50 of 50 trials: 100%, of a rater's trials 100% on average; with "
+    )
+    assert told in result.out
     assert "5 of 7 sessions count." in result.out
     assert "not counted: " in result.out
     assert "real images were named right" in result.out
@@ -86,8 +93,32 @@ def test_one_rater_alone_makes_no_verdict(call: Call, run: Path) -> None:
     asked(run, ["perfect"])
     out = call("verdicts", run).out
     assert "No verdict is derived from fewer than 5 raters." in out
-    assert "One rater named elites as their class in 10 of 10 trials" in out
+    assert "1 rater named an image as one of its classes in 10 of 10 trials" in out
     assert out.count("4 more raters") == 10
+
+
+def test_the_share_of_all_elites_is_of_all_raters(call: Call, run: Path) -> None:
+    asked(run, ["perfect"] * 5 + ["sees nothing"] * 2)
+    out = call("verdicts", run).out
+    assert out.count("5 of 5") >= 10, "verdicts are of the first five"
+    assert (
+        "7 raters named an image as one of its classes in 50 of 70 trials: 71%, of a rater's trials 71% [26%, 100%]" in out
+    )
+
+
+def test_what_an_import_left_out_is_in_the_lines_and_in_json(call: Call, run: Path, tmp_path: Path) -> None:
+    page(run).close()
+    rows = jspsych(record("perfect", 1), "Kim")
+    written(tmp_path / "a.csv", [*rows, *[row | {"participant": HOSTILE} for row in rows[:9]]])
+    told = call("verdicts", run, "--import", "a.csv", "--json")
+    number = len(rows) - 1
+    left_out = [{"rater": HOSTILE, "why": f"8 of {number} trials are answered"}]
+    assert json.loads(told.out)["done"] == {"imported": {"file": "a.csv", "raters": ["Kim"], "left_out": left_out}}, told.err
+    assert "\x1b" not in told.out
+    again = call("verdicts", run, "--import", "a.csv").out
+    assert again.startswith("0 raters of a.csv imported\n  not imported: Kim: stored already\n")
+    assert f"  not imported: {visible(HOSTILE)}: 8 of {number} trials are answered\n" in again
+    assert json.loads(call("verdicts", run, "--json").out)["done"] == {}
 
 
 def test_simulated_raters_are_never_people(call: Call, run: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from evofool.errors import StoreError
+from evofool.quiz.materials import trial_id
 from evofool.quiz.schema import Answer, Code, End
 from evofool.quiz.store import FILE, SIMULATED_FILE, QuizStore, trial_ids
 from evofool.run.lock import lock_run
@@ -34,7 +35,7 @@ def test_a_session_reads_back_as_it_was_answered(tmp_path: Path) -> None:
             store.record("f" * 32)
         assert [code.classes for code in store.codes()] == [(), (1, 2)]
         assert {image: store.image(image) for image in made(1).images} == made(1).images
-        assert trial_ids(asked) == made(1).ids()
+        assert trial_ids(asked) == {trial_id(1, trial.n): trial.n for trial in asked.trials}
 
 
 def test_an_answer_is_taken_once_in_order_and_only_from_the_options(tmp_path: Path) -> None:
@@ -68,13 +69,32 @@ def test_an_answer_is_taken_once_in_order_and_only_from_the_options(tmp_path: Pa
         assert store.records()[0].answers[0] == first
 
 
-def test_rows_are_only_appended(tmp_path: Path) -> None:
+TABLE_NAMES = ["quiz_sessions", "quiz_trials", "quiz_answers", "quiz_ends", "quiz_codes", "quiz_images"]
+
+
+@pytest.mark.parametrize("table", TABLE_NAMES)
+def test_rows_are_only_appended(tmp_path: Path, table: str) -> None:
     with QuizStore.open(tmp_path, write=True) as store:
         take(store, record("perfect", 1), made(1).images)
-    with closing(sqlite3.connect(tmp_path / FILE)) as db:
-        for statement in ("UPDATE quiz_answers SET answer = '8'", "DELETE FROM quiz_sessions", "DELETE FROM quiz_trials"):
+        store.code([Code(answer="blob", classes=(), coder="Kim", at=5.0)])
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as db:
+        before = db.execute(f"SELECT * FROM {table}").fetchall()
+        columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+        last = columns[-1]
+        for statement in (
+            f"UPDATE {table} SET {last} = 8",
+            f"DELETE FROM {table}",
+            f"REPLACE INTO {table} SELECT * FROM {table}",
+            f"INSERT OR REPLACE INTO {table} SELECT {', '.join(columns[:-1])}, 8 FROM {table}",
+            f"INSERT INTO {table} SELECT * FROM {table} WHERE 1 ON CONFLICT DO UPDATE SET {last} = 8",
+        ):
             with pytest.raises(sqlite3.IntegrityError, match="rows are only appended"):
                 db.execute(statement)
+        assert db.execute(f"SELECT * FROM {table}").fetchall() == before
+        # No other key, by which a row could be replaced.
+        if table != "quiz_codes":  # its id is the rowid
+            with pytest.raises(sqlite3.OperationalError, match="no such column: rowid"):
+                db.execute(f"SELECT rowid FROM {table}")
 
 
 KILLED = """
@@ -115,11 +135,9 @@ def test_answers_are_taken_while_the_run_is_being_written_and_by_two_at_once(tmp
     with QuizStore.open(tmp_path, write=True) as a, QuizStore.open(tmp_path, write=True) as b:
         a.begin(one.session, one.trials, made(1).images)
         b.begin(two.session, two.trials, made(2).images)
-        version = a.data_version()
         for first, second in zip(one.answers, two.answers, strict=False):
             a.answer(one.session.id, first)
             b.answer(two.session.id, second)
-        assert a.data_version() != version
     lock.release()
     with QuizStore.open(tmp_path) as store:
         number = min(len(one.answers), len(two.answers))

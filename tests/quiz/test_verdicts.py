@@ -42,8 +42,8 @@ def test_intervals_and_sensitivity_have_known_values() -> None:
     assert bounds.wilson(27, 180) == pytest.approx((0.105, 0.209), abs=5e-4)  # the figures of the machine rater
     assert bounds.wilson(0, 0) == (0.0, 1.0)
     assert bounds.t_interval([0.1, 0.2, 0.3]) == pytest.approx((0.0, 0.4484), abs=1e-4)
-    assert bounds.above_chance(0.1, 10) == 0.0
-    assert bounds.above_chance(1.0, 10) == 1.0
+    assert bounds.above_chance(0.1, 0.1) == 0.0
+    assert bounds.above_chance(1.0, 0.3) == 1.0
     assert bounds.sensitivity(10, 20, 10, 20) == 0.0
     assert bounds.sensitivity_of_choice(0.1, 10) == pytest.approx(0.0, abs=1e-6)
     # Two options: d' is the square root of 2 times z of the share (Green & Swets 1966).
@@ -278,6 +278,78 @@ def test_shuffled_classes_are_what_chance_gives() -> None:
     assert told["recognised"]["low"] == pytest.approx(bounds.wilson(10, 10)[0])
     assert told["per_rater"]["low"] < told["per_rater"]["mean"] < 1.0
     assert told["choice"]["above_chance"] == 1.0
+
+
+def test_an_archive_is_told_from_all_raters_and_an_image_of_several_classes_is_one_trial() -> None:
+    """Beside a slow look at every trial; there are 12 images of one to three classes, and seven raters."""
+    draw = np.random.default_rng(3)
+    images = 12
+    classes = tuple(frozenset(draw.choice(10, draw.integers(1, 4), replace=False).tolist()) for _ in range(images))
+
+    def name(own: frozenset[int]) -> frozenset[int] | None:
+        some = [frozenset({min(own)}), frozenset({3}), frozenset({3, 8}), frozenset[int](), None]
+        return some[draw.choice(5, p=(0.3, 0.2, 0.1, 0.3, 0.1))]
+
+    def option(own: frozenset[int]) -> int:
+        return int(draw.choice([max(own), 4, -1]))
+
+    asked = [sorted(draw.choice(7, draw.integers(5, 8), replace=False).tolist()) for _ in range(images)]
+    answers = Answers(
+        raters=tuple(map(str, range(7))),
+        images=tuple(f"image {i}" for i in range(images)),
+        classes=classes,
+        names=tuple({r: name(own) for r in who} for own, who in zip(classes, asked, strict=True)),
+        choices=tuple({r: (option(own), tuple(range(10))) for r in who} for own, who in zip(classes, asked, strict=True)),
+        noise_names=tuple((r, frozenset({3}) if r == 1 else frozenset()) for r in range(7)),
+        noise_choices=(),
+        unread=(),
+    )
+    verdicts = list(derive(answers, DIGITS).values())
+    told = archive_summary(verdicts, answers, DIGITS)
+    assert max(v.raters for v in verdicts) == 5 < max(v.answered for v in verdicts), "verdicts are of the first five"
+
+    trials = [(own, r, n or frozenset()) for own, by in zip(classes, answers.names, strict=True) for r, n in by.items()]
+    hits = sum(bool(own & n) for own, _, n in trials)
+    assert (told["pairs"], told["images"], told["raters"]) == (sum(map(len, classes)), images, 7)
+    assert (told["named"]["hits"], told["named"]["of"]) == (hits, len(trials))
+    assert told["per_rater"]["shares"] == [np.mean([bool(own & n) for own, q, n in trials if q == r]) for r in range(7)]
+    swapped = [
+        np.mean([bool(classes[order[i]] & (n or set())) for i in range(images) for n in answers.names[i].values()])
+        for order in (draw.permutation(images) for _ in range(400))
+    ]
+    assert told["named"]["shuffled"]["mean"] == pytest.approx(np.mean(swapped), abs=0.015)
+    assert told["named"]["shuffled"]["high"] == pytest.approx(np.quantile(swapped, 0.95), abs=0.03)
+
+    foreign = [(s, n or frozenset()) for wanted in set(classes) for s, n in _noise_and(answers, wanted)]
+    assert told["naming_d_prime"] == pytest.approx(
+        bounds.sensitivity(hits, len(trials), sum(bool(s & n) for s, n in foreign), len(foreign))
+    )
+    chosen = [(own, c) for own, by in zip(classes, answers.choices, strict=True) for c, _ in by.values()]
+    share, chance = np.mean([c in own for own, c in chosen]), np.mean([len(own) / 10 for own, _ in chosen])
+    assert (told["choice"]["share"], told["choice"]["of"]) == (pytest.approx(share), len(trials))
+    assert told["choice"]["above_chance"] == pytest.approx((share - chance) / (1 - chance))
+    alone = [c in own for own, c in chosen if len(own) == 1]
+    of_one = (sum(alone) + 0.5) / (len(alone) + 1)
+    assert 0 < len(alone) < len(chosen)
+    assert told["choice"]["d_prime"] == pytest.approx(bounds.sensitivity_of_choice(of_one, 10))
+
+
+def _noise_and(answers: Answers, wanted: frozenset[int]) -> list[tuple[frozenset[int], frozenset[int] | None]]:
+    """These classes beside each name that was given to noise or to an elite of none of them."""
+    names = [n for _, n in answers.noise_names]
+    for own, by_name in zip(answers.classes, answers.names, strict=True):
+        names += by_name.values() if not own & wanted else ()
+    return [(wanted, n) for n in names]
+
+
+def test_thirty_classes_of_one_image_are_one_trial_of_a_rater() -> None:
+    names = Names([f"thing {k}" for k in range(40)])
+    own = frozenset(range(30))
+    answers = Answers(("Kim",), ("a",), (own,), ({0: frozenset({7})},), ({0: (7, (7, *range(30, 39)))},), (), (), ())
+    told = archive_summary(list(derive(answers, names).values()), answers, names)
+    assert (told["pairs"], told["images"]) == (30, 1)
+    assert (told["named"]["hits"], told["named"]["of"], told["per_rater"]["mean"]) == (1, 1, 1.0)
+    assert (told["choice"]["hits"], told["choice"]["of"], told["choice"]["chance"]) == (1, 1, 0.1)
 
 
 @pytest.fixture(scope="module")
