@@ -16,6 +16,7 @@ from evofool.gallery.levels import LEVELS, level_of
 from evofool.gallery.live import standing
 from evofool.gallery.open_runs import OpenRun
 from evofool.gallery.thumbnails import SIDES
+from evofool.quiz.of_run import people_say
 from evofool.run.lineage import ancestors
 from evofool.run.schema import IMAGE_METRICS, EliteKey
 from evofool.run.stored import ListedElite
@@ -180,6 +181,7 @@ def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entr
         "position": (place + 1, len(cells)),
         "metrics": [(name, metrics[name]) for name in IMAGE_METRICS if name in metrics],
         "graph_text": graph_text,
+        "people": people_say(run.stored).get(row.cell, ""),
         "replaced": replaced[-_LONGEST_LINE:],
         "replacements": len(replaced),
         "best_of_class": found.row.cell == best.row.cell,
