@@ -1,7 +1,7 @@
 """Pictures of sixteen ImageNet classes: are they smooth, and do other networks see the class?
 
-    python -m tests.perf.class_pictures --out FILES                                 about 12 minutes of a core
-    python -m tests.perf.class_pictures --out FILES --sheet docs/class-pictures.jpg
+    python -m tests.perf.class_pictures --out FILES                                 about 10 minutes of a core
+    python -m tests.perf.class_pictures --out FILES --sheet docs/class-pictures.jpg     half an hour more, for square and nes
 
 Neighbour correlation: Pearson's, of horizontally and of vertically adjacent values of a channel, the mean of both over the
 channels; the median of 25 photographs is 0.96. p is that of the saved 8-bit image; the other networks see it resized. The
@@ -58,7 +58,7 @@ OTHER_WAYS = {
 }
 WAYS = {**OTHER_WAYS, **MEASURED}
 OTHERS = ("efficientnet-lite1", "efficientnet-lite2")
-TILE = 104  # pixels of the sheet
+TILE = 88  # pixels of the sheet
 
 
 def pictures(target: Target, name: str, classes: Sequence[int], folder: Path, seed: int) -> np.ndarray:
@@ -117,7 +117,7 @@ def sheet(by_name: Mapping[str, np.ndarray], classes: Sequence[int], target: Tar
         for k, c in enumerate(classes)
         for name, images in by_name.items()
     ]
-    contact_sheet(tiles, columns=len(by_name), tile=TILE).save(path, quality=72, optimize=True)
+    contact_sheet(tiles, columns=len(by_name), tile=TILE).save(path, quality=60, optimize=True)
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
