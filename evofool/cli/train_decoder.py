@@ -33,7 +33,8 @@ def train_decoder(
 
     A variational autoencoder is trained on the CPU, and its decoder is written, with a picture of 64 random codes beside it.
     Some minutes for 1,000 pictures of 64 pixels. As few give blurs of colours and places, which is what the codes then hold;
-    nothing is downloaded. The same pictures and options give the same file on one kind of machine.
+    nothing is downloaded. The same pictures and options give the same file on one kind of machine. Ctrl-C ends the training
+    after the last whole epoch and writes that decoder, with -N-of-M, the epochs, in its name.
     """
     from evofool.errors import ImageError
     from evofool.generators.decoder_file import DIGITS
@@ -65,16 +66,23 @@ def train_decoder(
             line = f"epoch {epoch} of {lesson.training.epochs}, error {error:.4f} nats a value, {left:,.0f} s left"
             show_status(lambda: line)
 
-        data = learn(lesson, on_epoch)
+        data, ran = learn(lesson, on_epoch)
+        if ran < lesson.training.epochs:
+            path = path.with_name(f"{path.name.removesuffix('.safetensors')}-{ran}-of-{lesson.training.epochs}.safetensors")
         write_whole(path, data)
         picture = _picture(path, data, lesson.layout.image)
+    if lesson.skipped:
+        print_lines(f"Pictures left out, as they cannot be read: {len(lesson.skipped):,}, the first: {lesson.skipped[0]}")
     c, h, w = lesson.layout.image
     print_lines(
-        f"Decoder: {path} ({len(data) / 1000:,.0f} kB), of {len(lesson.images):,} images of {lesson.source}; codes of "
+        f"Decoder: {path} ({len(data) / 1000:,.0f} kB), of {len(lesson.images):,} images of {name}; codes of "
         f"{lesson.layout.code[0]} numbers, images of {c} x {h} x {w}",
         f"Picture: {picture}",
         f"To evolve its codes: evofool run {'mnist' if c == 1 else 'imagenet'}-latent --set encoding.decoder={path}",
     )
+    if ran < lesson.training.epochs:
+        print_lines(f"Interrupted: the decoder has {ran} of {lesson.training.epochs} epochs")
+        raise typer.Exit(130)
 
 
 def _picture(path: Path, data: bytes, image: tuple[int, int, int]) -> Path:
@@ -87,6 +95,6 @@ def _picture(path: Path, data: bytes, image: tuple[int, int, int]) -> Path:
     encoding = Latent(data, *image)
     rows = encoding.render(encoding.random(64, Key(0, 0))).reshape(8, 8, *image)
     sheet = np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)
-    picture = path.with_name(f"{path.name.removesuffix('.safetensors')}.png")
+    picture = path.with_name(f"{path.name.removesuffix('.safetensors')}.codes.png")  # cat.png may be a picture of the user
     save_png(sheet, picture)
     return picture

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -37,9 +38,13 @@ def read_model(path: Path, of_bytes: Callable[[bytes], _Model], *, again: str = 
     again: how to get a good one, the end of the message.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:  # not read to be refused
-            raise StoreError(f"{path} has {path.stat().st_size:,} bytes, and a model has at most {MOST_BYTES:,}; {again}")
-        return of_bytes(path.read_bytes())
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("it is a folder, a pipe or a device")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise StoreError(f"{path} is too long: a model has at most {MOST_BYTES:,} bytes; {again}")
+        return of_bytes(data)
     except GenomeError as error:
         raise StoreError(f"{path} {error}; {again}") from None
     except StoreError:

@@ -15,8 +15,7 @@ from evofool.targets import Target
 _TEXT = (
     "For these layers a decoder is kept that was trained to draw a picture from the layer's output (evofool invert LAYER). "
     "It draws at once what pictures with this output look like on average, while the search finds one image that has this "
-    "output. The decoder is nearer in pixels where the layer is deep, the search in features. Errors are over the mean "
-    "distance between two pictures that the decoder was not trained on."
+    "output. Errors are over the mean distance between two pictures that the decoder was not trained on."
 )
 
 

@@ -19,9 +19,9 @@ class OwnShape:
     """Measures images of one size, grey, beside labelled real ones.
 
     Every image is normalised as MNIST's digits are: ink is what is above Otsu's threshold, cropped, its longer side resized
-    to 20 pixels, its centre of mass moved to the centre of 28 x 28. Then HOG (image_metrics.spaces.hog: 9 directions, cells
-    of 4 x 4 pixels, blocks of 2 x 2 cells). Real images are dark with light ink; of others the negative is taken too, and
-    the nearer one counts.
+    to 20 pixels, its centre of mass moved to the centre of 28 x 28, as far as the ink stays inside. Then HOG
+    (image_metrics.spaces.hog: 9 directions, cells of 4 x 4 pixels, blocks of 2 x 2 cells). Real images are dark with light
+    ink; of others the negative is taken too, and the nearer one counts. classes: those of the real images, ascending.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, held_out: Sequence[int] | np.ndarray) -> None:
@@ -44,8 +44,9 @@ class OwnShape:
     def __call__(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of uint8 images (B, 1, H, W), each of the class (B,) that it is an elite of: percentiles and flags.
 
-        percentiles float64 (B,), 0..100: the share of held-out real images of the class that are at most as far from the
-        nearest real image of the class. flags bool (B,): it is at most SAME, and no other class is nearer.
+        Each class has to be one of self.classes. percentiles float64 (B,), 0..100: the share of held-out real images of the
+        class that are at most as far from the nearest real image of the class. flags bool (B,): it is at most SAME, and no
+        other class is nearer.
         """
         points = _points(images)
         distances = {c: self._distances(points, c) for c in self.classes.tolist()}
@@ -75,8 +76,8 @@ def _points(images: np.ndarray) -> np.ndarray:
 def normalised(image: np.ndarray) -> np.ndarray:
     """uint8 (1, 28, 28) of a grey image uint8 (1, H, W): its light ink, in the place and of the size of MNIST's digits.
 
-    The ink's longer side is 20 pixels, its centre of mass in the centre, to a whole pixel; black around it. An image of one
-    grey level is black.
+    The ink's longer side is 20 pixels, its centre of mass in the centre, to a whole pixel, or as near to it as the ink stays
+    inside; black around it. An image of one grey level is black.
     """
     grey = image[0]
     out = np.zeros((1, SIDE, SIDE), np.uint8)

@@ -25,7 +25,8 @@ def measure_run(
 ) -> int:
     """Write the image metrics of its elites' images into a run; returns how many elites were measured.
 
-    own_shape: of the same real images, to measure whether elites have the shape of their classes.
+    own_shape: of the same real images, to measure whether elites have the shape of their classes; those of classes without
+    real images have no such metric.
 
     An elite that has all the metrics, against the same real images, is skipped. All metrics of an elite are against one set
     of real images: values against others are removed, also those of a space that is not measured now. The run is locked
@@ -45,12 +46,15 @@ def measure_run(
             rows = [elite.row for elite in stored.elites()]
         known = store.meta().references
         wanted = {(name, metrics.references.get(name, "")) for name in metrics.names if name != BYTES_PER_PIXEL}
-        compared = {(OWN_SHAPE, metrics.references[HOG])} if own_shape else set()
+        shapes = own_shape.classes.tolist() if own_shape else []
+        compared = {(OWN_SHAPE, metrics.references[HOG])}
         stale = {row.cell: [m.name for m in row.image_metrics if _is_stale(m, metrics, known)] for row in rows}
         todo = [
             row
             for row in rows
-            if stale[row.cell] or not wanted | compared <= {(m.name, m.reference) for m in row.image_metrics}
+            if stale[row.cell]
+            or not (wanted | compared if row.class_id in shapes else wanted)
+            <= {(m.name, m.reference) for m in row.image_metrics}
         ]
         cells: dict[bytes, list[int]] = {}  # by image: one that holds many cells is measured once
         for row in todo:
@@ -68,7 +72,7 @@ def measure_run(
                 for name, reference in sorted(wanted)
             ]
             if own_shape:
-                places = [(k, cell) for k, png in enumerate(part) for cell in cells[png]]
+                places = [(k, cell) for k, png in enumerate(part) for cell in cells[png] if classes[cell] in shapes]
                 found, _ = own_shape(drawn[[k for k, _ in places]], np.array([classes[cell] for _, cell in places]))
                 measured += [
                     (cell, ImageMetric(OWN_SHAPE, float(value), metrics.references[HOG]))

@@ -213,7 +213,7 @@ class Reader:
     def _remaker(self) -> Remaker:
         meta = self.meta()
         origins = self.origins() if meta.merged is not None else {}
-        return Remaker(meta, origins, self._genome_row, lambda birth: self._whole(birth, {}))
+        return Remaker(meta, origins, self._genome_row, lambda birth: self._whole(birth, {}), self.decoder())
 
     def _genome_row(self, birth: int) -> StoredGenome:
         rows = self._rows("genomes", StoredGenome._fields, "WHERE birth = ?", (birth,))

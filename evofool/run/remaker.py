@@ -45,7 +45,7 @@ class _Search:
 class Remaker:
     """Makes genomes of a file again. row: reads a row; packed: the packed genome of one that is not stored by its parents.
 
-    origins: of a merged run (Reader.origins), whose sources each have a recipe.
+    origins: of a merged run (Reader.origins), whose sources each have a recipe. decoder: the file's copy; no other is read.
     """
 
     def __init__(
@@ -54,8 +54,9 @@ class Remaker:
         origins: Mapping[int, GenomeId],
         row: Callable[[int], StoredGenome],
         packed: Callable[[int], bytes],
+        decoder: bytes | None,
     ) -> None:
-        self._meta, self._origins, self._row, self._packed = meta, origins, row, packed
+        self._meta, self._origins, self._row, self._packed, self._decoder = meta, origins, row, packed, decoder
         self._made: OrderedDict[int, Genomes] = OrderedDict()  # the last used at the end
         self._most = max(2, _CACHE_BYTES // (self.encoding.dtype.itemsize * prod(self.encoding.shape)))
 
@@ -70,8 +71,10 @@ class Remaker:
         if self._meta.merged is not None:
             recipes = {source.id: source.recipe for source in self._meta.merged}
         parsed = {run: parse(recipe, f"the recipe of run {run}") for run, recipe in recipes.items()}
+        if self._decoder is None and any(r.encoding.kind == "latent" for r in parsed.values()):
+            raise ValueError("it has no decoder")  # the path in a recipe may be any file's
         return {
-            run: _Search(r.build_encoding(self._meta.target.shape), r.search.seed, r.search.batch)
+            run: _Search(r.build_encoding(self._meta.target.shape, self._decoder), r.search.seed, r.search.batch)
             for run, r in parsed.items()
         }
 

@@ -131,6 +131,13 @@ def test_a_decoder_that_was_changed_in_the_file_is_found(tmp_path: Path, decoder
     with pytest.raises(EvofoolError, match="it is another decoder"):
         StoredRun(tmp_path / "run")
     with closing(sqlite3.connect(tmp_path / "run" / "run.db")) as db, db:
+        db.execute("UPDATE decoder SET file = ?", (decoder.read_bytes(),))
+        birth = db.execute("SELECT MIN(birth) FROM genomes").fetchone()[0]
+        db.execute("UPDATE genomes SET steps = 1, genome = ? WHERE birth = ?", (b"made by x", birth))
+    decoder.unlink()
+    with StoredRun(tmp_path / "run") as stored, pytest.raises(StoreError, match="those of this encoding are not"):
+        stored.store.genomes({birth})  # by the run's own decoder: the path in a recipe may be any file's
+    with closing(sqlite3.connect(tmp_path / "run" / "run.db")) as db, db:
         db.execute("DROP TABLE decoder")
     with pytest.raises(StoreError, match="it has no decoder"):
         StoredRun(tmp_path / "run")

@@ -8,6 +8,8 @@ import pytest
 from evofool.bench.network_features import NetworkFeatures
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.image_metrics.metrics import ImageMetrics
+from evofool.image_metrics.names import OWN_SHAPE
+from evofool.image_metrics.own_shape import OwnShape
 from evofool.recipe import parse
 from evofool.run.measure import measure_run, stale_references, stored_metrics, unloaded_target
 from evofool.run.run import Run
@@ -49,6 +51,21 @@ def test_a_run_that_is_measured_twice_is_the_same_and_nothing_is_measured_again(
     assert measured(folder) != before
     assert measure_run(folder, metrics) == 4
     assert measured(folder) == before
+
+
+def test_only_classes_with_real_images_have_the_metric_of_own_shape(tmp_path: Path) -> None:
+    images, shape = random_images(60, 0, (1, 12, 16)), (1, 12, 16)
+    recipe = parse({"target": "x", "encoding": {"kind": "direct"}, "stop": {"evaluations": 80}}, "test")
+    with Run.start(recipe, tmp_path / "run", box(shape)) as run:
+        run.advance()
+    metrics = ImageMetrics.of(box(shape), real(images))
+    own_shape = OwnShape(images, np.arange(60) % 2, metrics.held_out_rows)
+    assert measure_run(tmp_path / "run", metrics, own_shape=own_shape) == 4
+    assert measure_run(tmp_path / "run", metrics, own_shape=own_shape) == 0
+    with StoredRun(tmp_path / "run") as stored:
+        rows = [elite.row for elite in stored.elites()]
+    having = {row.class_id for row in rows if OWN_SHAPE in {m.name for m in row.image_metrics}}
+    assert (len(rows), having) == (4, {0, 1})
 
 
 def test_features_are_added_to_the_stored_metrics(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ _CHUNK = 64  # pictures at once
 @dataclass(frozen=True)
 class GeneratorLayout:
     """styles: how many chairs are known. size: pixels. code: numbers in a chair's code. wide: channels of the fully
-    connected layers. widths: of the decoder, as in genomes.upconv.Layout. seed: of the styles. ValueError for numbers that
-    are not whole or out of range."""
+    connected layers, even. widths: of the decoder, as in genomes.upconv.Layout. seed: of the styles. ValueError for
+    numbers that are not whole or out of range."""
 
     styles: int = 100
     size: int = 64
@@ -34,6 +34,8 @@ class GeneratorLayout:
             value, least = getattr(self, name), 0 if name == "seed" else 2
             if type(value) is not int or not least <= value <= most:
                 raise ValueError(f"{name} has to be a whole number from {least} to {most}, not {value}")
+        if self.wide % 2:  # view and transformation have half of it each
+            raise ValueError(f"wide has to be even, not {self.wide}")
 
 
 class ChairGenerator(nn.Module):

@@ -36,6 +36,16 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_an_odd_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="wide has to be even, not 15"):
+        GeneratorLayout(wide=15)
+
+
+def test_a_device_is_not_read() -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        load_generator(Path("/dev/zero"))
+
+
 def test_training_lowers_the_loss_and_gives_the_same_bits_again() -> None:
     generator, losses = trained()
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
