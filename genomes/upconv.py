@@ -15,7 +15,8 @@ from genomes.tensor_file import check_tensor, pack_tensors, unpack_tensors
 
 FORMAT = "evofool.decoder 1"
 _SLOPE = 0.2
-_MOST_SIDE, _MOST_WIDTH, _MOST_STAGES, _MOST_VALUES = 1024, 4096, 8, 1 << 24
+_MOST_SIDE, _MOST_WIDTH, _MOST_STAGES = 1024, 4096, 8
+_MOST_IN_VECTOR, _MOST_IN_MAP, _MOST_IN_STAGE = 1 << 16, 1 << 24, 1 << 25  # values of one image
 _EXACT = ("code_mean", "code_scale")  # stored in float32: features may be beyond float16
 
 
@@ -26,7 +27,8 @@ class Layout:
     code: the shape of a code, (D,) a vector or (C, h, w) a map. image: (C, H, W), C 1 or 3. widths: the channels after each
     stage, which doubles height and width; the first also before the first stage. mask: whether a second head draws a mask.
     transposed: whether a stage that doubles is a transposed convolution, 4 x 4, in half the time of one that resizes first.
-    GenomeError for what is out of range.
+    GenomeError for what is out of range, and for a stage with over 2^25 values (channels x height x width), because a small
+    file could ask for any memory otherwise.
     """
 
     code: tuple[int, ...]
@@ -42,9 +44,11 @@ class Layout:
             raise GenomeError(f"the numbers of a decoder's layout have to be whole and at least 1: {self}")
         if not all(type(flag) is bool for flag in (self.mask, self.transposed)):
             raise GenomeError(f"mask and transposed of a decoder's layout have to be true or false: {self}")
-        if len(self.code) not in (1, 3) or math.prod(self.code) > _MOST_VALUES:
+        most = _MOST_IN_VECTOR if len(self.code) == 1 else _MOST_IN_MAP
+        if len(self.code) not in (1, 3) or math.prod(self.code) > most:
             raise GenomeError(
-                f"a code is a vector (D,) or a map (C, h, w) of at most {_MOST_VALUES:,} values, not {self.code}"
+                f"a code is a vector (D,) of at most {_MOST_IN_VECTOR:,} values or a map (C, h, w) of at most "
+                f"{_MOST_IN_MAP:,}, not {self.code}"
             )
         if len(self.image) != 3 or self.image[0] not in (1, 3) or max(self.image) > _MOST_SIDE:
             raise GenomeError(
@@ -54,6 +58,11 @@ class Layout:
             raise GenomeError(
                 f"a decoder has 1 to {_MOST_STAGES} stages of up to {_MOST_WIDTH:,} channels, not {self.widths}"
             )
+        for channels, (height, width) in _stages(self):
+            if channels * height * width > _MOST_IN_STAGE:
+                raise GenomeError(
+                    f"a stage of a decoder has at most {_MOST_IN_STAGE:,} values, not {channels} x {height} x {width}"
+                )
 
     def grid(self, stages: int) -> tuple[int, int]:
         """Height and width after so many stages; the last grid is the image's, another half of the next, rounded up."""
@@ -170,6 +179,8 @@ def decoder_of_bytes(data: bytes) -> tuple[Decoder, dict[str, str]]:
     if unknown := sorted(tensors.keys() - shapes.keys()):
         raise GenomeError(f"is damaged: it has {unknown[0]}, which a decoder of its layout has not")
     state = {name: torch.from_numpy(check_tensor(tensors, name, shape).astype(np.float32)) for name, shape in shapes.items()}
+    if not (state["code_scale"] > 0).all():
+        raise GenomeError("is damaged: its code_scale has values that are not above 0")
     decoder.load_state_dict(state, assign=True)
     rest = {name: text for name, text in metadata.items() if name not in ("format", "layout")}
     return decoder.eval().requires_grad_(False), rest
@@ -188,6 +199,16 @@ def _sizes(layout: Layout) -> list[tuple[int, int]]:
         grid = layout.grid(k)
         sizes.append((max(sizes[-1][0], grid[0]), max(sizes[-1][1], grid[1])))
     return sizes
+
+
+def _stages(layout: Layout) -> list[tuple[int, tuple[int, int]]]:
+    """Channels, height and width of the largest tensor of the stem and of each stage, for one image."""
+    sizes = _sizes(layout)
+    stem = [layout.code[1:], sizes[0]] if len(layout.code) == 3 else sizes[:1]
+    widths = pairwise((layout.widths[0], *layout.widths))
+    return [(layout.widths[0], (size[0], size[1])) for size in stem] + [
+        (max(pair), size) for pair, size in zip(widths, sizes[1:], strict=True)
+    ]
 
 
 def _doubles(old: tuple[int, int], new: tuple[int, int]) -> bool:

@@ -1,5 +1,6 @@
 """The command `evofool invert`."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from evofool.cli.options import AsJson, Seed
 
 _HOG, _DETECTOR = "hog", "detector"
+_TOP = 12
 
 WHAT = typer.Argument(
     metavar="HOG|DETECTOR|LAYER",
@@ -34,7 +36,9 @@ SIZE = typer.Option(
     metavar="PIXELS",
     help="Of HOG: the longer side that the image is resampled to; at most 320 by default.",
 )
-TOP = typer.Option(min=1, max=100, help="Of a detector: how many windows are shown, the highest one of each photograph.")
+TOP = typer.Option(
+    min=1, max=100, help="Of a detector: how many windows are shown, the highest one of each photograph; 12 by default."
+)
 TOWARDS = typer.Option(metavar="IMAGE", help="Of a layer: also draw the codes between the image's and this one's.")
 PERTURB = typer.Option(
     "--perturb", help="Of a layer: also draw its code binarised, and with half of its values dropped out."
@@ -61,7 +65,7 @@ def invert(
     train: Annotated[Path | None, TRAIN] = None,
     model: Annotated[Path | None, MODEL] = None,
     size: Annotated[int | None, SIZE] = None,
-    top: Annotated[int, TOP] = 12,
+    top: Annotated[int | None, TOP] = None,
     towards: Annotated[Path | None, TOWARDS] = None,
     perturb: Annotated[bool, PERTURB] = False,
     no_search: Annotated[bool, NO_SEARCH] = False,
@@ -88,6 +92,8 @@ def invert(
 
     if train is not None and model is not None:
         raise ImageError("--train learns a model and --model names one; give one of them")
+    if not math.isfinite(feature_loss):
+        raise ImageError(f"--feature-loss is a finite weight, not {feature_loss}")
     of_layer = {
         "--target": target is not None,
         "--towards": towards is not None,
@@ -104,8 +110,9 @@ def invert(
         raise ImageError(
             f'evofool inverts {_HOG}, {_DETECTOR} and layers, not "{what}"; a layer needs its network: --target SPEC'
         )
-    if scan is not None and what != _DETECTOR:
-        raise ImageError("--scan is of a detector: evofool invert detector DIR --scan PHOTOGRAPHS")
+    for option, given in (("--scan", scan is not None), ("--top", top is not None)):
+        if given and what != _DETECTOR:
+            raise ImageError(f"{option} is of a detector: evofool invert detector DIR --scan PHOTOGRAPHS")
     if what != _HOG and (method is not None or size is not None):
         raise ImageError("--method and --size are of HOG: evofool invert hog IMAGE")
     keep_memory()
@@ -114,7 +121,7 @@ def invert(
         if what == _HOG:
             invert_hog.image(source, method, train, model, size, out, seed, as_json)
         elif what == _DETECTOR:
-            invert_hog.detector(source, scan, train, model, top, out, seed, as_json)
+            invert_hog.detector(source, scan, train, model, top or _TOP, out, seed, as_json)
         else:
             assert target is not None
             wanted = invert_layer.Wanted(target, what, train, model, epochs, feature_loss, seed)

@@ -49,7 +49,9 @@ def image(
         for note in (*subject.notes, *(other.notes if other else ())):
             report(note)
         model = _model(target, wanted, report)
-        seen = model.learned_from(hashlib.sha256(source.read_bytes()).hexdigest())
+        # MNIST's digits are known by their pixels, photographs by their files.
+        contents = (source.read_bytes(), subject.image.tobytes())
+        seen = any(model.learned_from(hashlib.sha256(content).hexdigest()) for content in contents)
         notes = [f"{source.name} is one of the pictures that the decoder was learned from."] if seen else []
         options = InversePageOptions(search, perturb, other, wanted.seed, notes)
         slug = re.sub(r"[^A-Za-z0-9]+", "-", wanted.layer).strip("-")

@@ -36,11 +36,12 @@ def train_decoder(
     nothing is downloaded. The same pictures and options give the same file on one kind of machine. Ctrl-C ends the training
     after the last whole epoch and writes that decoder, with -N-of-M, the epochs, in its name.
     """
-    from evofool.errors import ImageError
+    from evofool.errors import ImageError, ScoreError
     from evofool.generators.decoder_file import DIGITS
     from evofool.generators.learn import digits_lesson, learn, pictures_lesson
     from evofool.machine import keep_memory, torch_threads
     from evofool.whole_file import write_whole
+    from genomes import GenomeError
 
     given: dict[str, Any] = {"code": code, "epochs": epochs}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -66,7 +67,10 @@ def train_decoder(
             line = f"epoch {epoch} of {lesson.training.epochs}, error {error:.4f} nats a value, {left:,.0f} s left"
             show_status(lambda: line)
 
-        data, ran = learn(lesson, on_epoch)
+        try:
+            data, ran = learn(lesson, on_epoch)
+        except GenomeError as error:
+            raise ScoreError(f"{path} is not written: {error}") from None
         if ran < lesson.training.epochs:
             path = path.with_name(f"{path.name.removesuffix('.safetensors')}-{ran}-of-{lesson.training.epochs}.safetensors")
         write_whole(path, data)

@@ -46,13 +46,20 @@ def inversion_part(
         except KeyboardInterrupt:
             if not done:
                 raise
-            raise PartInterrupted(_inverted(target, image, done, failed, layers[k:])) from None
+            raise PartInterrupted(_inverted(target, image, done, failed, missing=layers[k:])) from None
         except Exception as error:  # a failed layer must not lose the others
             failed[layer] = error
             report(f"{layer} failed: {fault_of(error)}")
     if not done:
         raise next(iter(failed.values()))
-    return _inverted(target, image, done, failed, [])
+    searched = [Searched(inversion.layer, inversion.images[0]) for inversion in done]
+    try:
+        decoded, faults = decoders_section(target, image, searched)
+    except KeyboardInterrupt:
+        raise PartInterrupted(_inverted(target, image, done, failed, missing=["the inverses by decoders"])) from None
+    for fault in faults:
+        report(fault)
+    return _inverted(target, image, done, failed, decoded, faults)
 
 
 def _inverted(
@@ -60,7 +67,9 @@ def _inverted(
     image: np.ndarray,
     done: Sequence[Inversion],
     failed: dict[str, Exception],
-    missing: Sequence[str],
+    decoded: Section | None = None,
+    of_decoders: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> PartResult:
     called = target.labels[int(done[0].classes[0])]
     pairs = done[0].by == "pairs"
@@ -97,11 +106,11 @@ def _inverted(
         "real images (--real-images DIR) it is also compared with their distances."
     )
     faults = [f"Layer {layer} failed: {fault_of(error)}" for layer, error in failed.items()]
+    faults += of_decoders
     if missing:
-        faults.append(f"Interrupted before these layers were finished: {', '.join(missing)}")
+        faults.append(f"Interrupted before these were finished: {', '.join(missing)}")
     notes = [f"{inversion.layer}: {note}" for inversion in done for note in inversion.notes]
     text = [_result(target, done[-1], image, called), description, how, *notes]
-    decoded = decoders_section(target, image, [Searched(inversion.layer, inversion.images[0]) for inversion in done])
     section = Section(
         "Inversion",
         text,

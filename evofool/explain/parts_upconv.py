@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evofool.explain.part_result import fault_of
 from evofool.explain.phrases import three_decimals
 from evofool.explain.upconv.inversion import compared, invert
 from evofool.explain.upconv.model import kept_inverse
@@ -26,14 +27,18 @@ class Searched(NamedTuple):
     picture: np.ndarray
 
 
-def decoders_section(target: Target, image: np.ndarray, searched: Sequence[Searched]) -> Section | None:
-    """The inverses of uint8 (C, H, W) by the kept decoders of these layers; None where there are none."""
-    pictures, rows = [], []
+def decoders_section(target: Target, image: np.ndarray, searched: Sequence[Searched]) -> tuple[Section | None, list[str]]:
+    """The inverses of uint8 (C, H, W) by the kept decoders of these layers, None where there are none; and the failures."""
+    pictures, rows, faults = [], [], []
     for one in searched:
-        if (model := kept_inverse(target, one.layer)) is None:
+        try:
+            if (model := kept_inverse(target, one.layer)) is None:
+                continue
+            by_decoder = invert(target, image[None], model)
+            by_search = compared(target, image[None], one.picture[None], model, 0.0)
+        except Exception as error:  # a failed decoder must not lose the searches
+            faults.append(f"The decoder of {one.layer} failed: {fault_of(error)}")
             continue
-        by_decoder = invert(target, image[None], model)
-        by_search = compared(target, image[None], one.picture[None], model, 0.0)
         figures = [
             three_decimals(float(value))
             for by in (by_decoder, by_search)
@@ -44,6 +49,6 @@ def decoders_section(target: Target, image: np.ndarray, searched: Sequence[Searc
         pictures.append(Picture(f"Decoded from {one.layer}", encode_png(by_decoder.pictures[0]), caption, width=224))
         rows.append([one.layer, figures[0], figures[2], figures[1], figures[3], *called])
     if not rows:
-        return None
+        return None, faults
     heads = ["layer", "image error, decoder", "search", "feature error, decoder", "search", "class, decoder", "search"]
-    return Section("By a decoder", [_TEXT], "Dosovitskiy & Brox 2016.", pictures, [Table(heads, rows)])
+    return Section("By a decoder", [_TEXT], "Dosovitskiy & Brox 2016.", pictures, [Table(heads, rows)]), faults

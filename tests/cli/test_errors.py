@@ -13,6 +13,7 @@ from evofool.recipe import load
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.store import Store
+from genomes import GenomeError
 from tests.cli.samples import TINY, damage, one_sentence, settings
 from tests.commands import Call
 
@@ -198,3 +199,15 @@ def test_code_that_a_run_names_is_not_imported_unless_it_is_trusted(
     assert not (tmp_path / "ran").exists()
     call(*command.split(), "--trust")
     assert (tmp_path / "ran").exists()
+
+
+def test_a_decoder_that_cannot_be_written_is_one_sentence(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def learn(*_: object) -> bytes:
+        raise GenomeError("the decoder's stem.weight has NaN, infinity or a value beyond float16: train it again")
+
+    monkeypatch.setattr("evofool.generators.learn.learn", learn)
+    result = call("train-decoder", "digits", "--out", "d.safetensors")
+    assert result.code == 2
+    assert "d.safetensors is not written: the decoder's stem.weight has NaN" in result.err
+    assert "bug" not in result.err
+    assert not Path("d.safetensors").exists()

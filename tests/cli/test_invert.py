@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from evofool.explain.hog_file import save_model
+from evofool.explain.upconv.model import learned_inverse, save_inverse
+from evofool.explain.upconv.samples import by_pixels
+from evofool.explain.upconv.training import TrainingSettings
 from evofool.images import decode_png, save_png
+from evofool.targets import target
 from tests.commands import Call
 from tests.explain.hog_samples import picture, small_model
 
@@ -119,6 +123,23 @@ def test_a_layer_is_inverted_by_a_decoder_that_is_learned_once(
     assert "inverts the layer conv2, not conv1; name that layer, or learn" in refused.err
 
 
+def test_a_picture_that_the_decoder_was_learned_from_by_its_pixels_is_named(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOFOOL_CACHE", "cache")
+    network, images = target("lenet"), np.stack([picture(k, (28, 28)) for k in range(21)])
+    known = by_pixels(images[:20])
+    model, _ = learned_inverse(network, "conv2", known, TrainingSettings(epochs=1))
+    save_inverse(model, tmp_path / "m.safetensors")
+    seen = next(image for digest, image in known.items() if model.learned_from(digest))
+    for image, named in ((seen, True), (images[20], False)):
+        save_png(image, Path("digit.png"))
+        command = ("invert", "conv2", "digit.png", "--target", "lenet", "--model", "m.safetensors", "--no-search")
+        result = call(*command)
+        assert result.code == 0, result.err
+        assert ("digit.png is one of the pictures that the decoder was learned from" in result.out) == named
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,6 +162,9 @@ def test_a_layer_is_inverted_by_a_decoder_that_is_learned_once(
         (["fc1", "shot.png", "--target", "lenet", "--model", "cut.safetensors"], "is not a whole safetensors file"),
         (["fc1", "shot.png", "--target", "lenet", "--model", "hog.safetensors"], "is not a decoder: its format is"),
         (["fc1", "shot.png", "--target", "lenet", "--epochs", "2"], "--epochs and --feature-loss are of a decoder that is"),
+        (["fc1", "shot.png", "--target", "lenet", "--train", "few", "--feature-loss", "inf"], "is a finite weight, not inf"),
+        (["fc1", "shot.png", "--target", "lenet", "--top", "12"], "--top is of a detector"),
+        (["hog", "shot.png", "--top", "3"], "--top is of a detector"),
         (["fc1", "shot.png", "--target", "lenet", "--method", "ridge"], "--method and --size are of HOG"),
         (["fc1", "shot.png", "--target", "python:box_to_invert:Box"], "it has neither gradients nor layers"),
         (["hog", "shot.png", "--target", "lenet"], "--target is of a layer: evofool invert LAYER IMAGE --target SPEC"),

@@ -193,7 +193,7 @@ def test_an_interrupt_keeps_the_layers_that_are_done(lenet: Target, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         explained(lenet, tmp_path, only=["inversion", "dream"], dream="conv1", layers=["conv1", "conv2", "fc2"])
     text = text_of(tmp_path / "index.html")
-    assert "Interrupted before these layers were finished: conv2, fc2" in text
+    assert "Interrupted before these were finished: conv2, fc2" in text
     assert "Not run yet: inversion, dream." in text
     assert "Failed" not in text
     assert (tmp_path / "inversion-from-conv1.png").exists()

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from evofool.errors import ImageError, StoreError, TargetError
+from evofool.errors import ImageError, ScoreError, StoreError, TargetError
 from evofool.explain.options import ExplanationOptions
 from evofool.explain.page import explain
 from evofool.explain.part_result import Progress
@@ -30,7 +31,7 @@ from evofool.explain.upconv.samples import (
     LEAST,
     Samples,
     by_pixels,
-    crops_that_fit,
+    fitting,
     held_out,
     image_shape,
     inputs,
@@ -105,11 +106,13 @@ def test_samples_are_the_layers_outputs_and_the_pictures_in_small() -> None:
     assert found["2"].images.shape == (40, 3, 36, 48)
     own = np.stack([image for image in pictures.values() if isinstance(image, np.ndarray)])
     np.testing.assert_allclose(found["logits"].codes[::2], target.logits(own), rtol=2e-3, atol=2e-3)
-    assert crops_that_fit(1000, (64, 64, 64), 4) == 2
-    assert crops_that_fit(10**9, (9,), 4) == 1
+    assert fitting(1000, (64, 64, 64), 4) == (1000, 2)
+    assert fitting(1000, (9,), 4) == (1000, 4)
+    pictures_that_fit, crops = fitting(2000, (256, 56, 56), 4)
+    assert (pictures_that_fit, crops) == (668, 1)
 
 
-def test_a_decoder_of_a_layer_is_nearer_to_unseen_pictures_than_ridge_and_mean(
+def test_a_decoder_of_a_layer_is_nearer_to_unseen_pictures_than_the_mean(
     learned: tuple[Target, LayerInverse, Path],
 ) -> None:
     target, model, _ = learned
@@ -350,5 +353,69 @@ def test_an_explanation_shows_the_decoders_that_are_kept(
 
 def test_settings_are_part_of_a_decoder(learned: tuple[Target, LayerInverse, Path]) -> None:
     assert json.loads(learned[1].settings)["epochs"] == 2
-    with pytest.raises(ValueError, match="rate is above 0"):
-        TrainingSettings(rate=0.0)
+    for wrong in ({"rate": 0.0}, {"rate": np.inf}, {"feature_weight": np.nan}, {"feature_weight": np.inf}):
+        with pytest.raises(ValueError, match="rate is above 0"):
+            TrainingSettings(**wrong)
+
+
+def test_a_training_that_diverges_and_weights_beyond_float16_are_named(
+    learned: tuple[Target, LayerInverse, Path], tmp_path: Path
+) -> None:
+    target, model, _ = learned
+    data = samples(target, ["2"], by_pixels(np.stack([picture(k) for k in range(16)])), (3, 36, 48))["2"]
+    with pytest.raises(ScoreError, match="the decoder of 2 diverged: its error is finite after no epoch"):
+        train(data, replace(QUICK, rate=1e30), target, "2")
+    decoder = Decoder(model.decoder.layout)
+    decoder.to_image.bias.data[0] = 1e6
+    with pytest.raises(ScoreError, match=r"is not written: the decoder's to_image.bias has .* beyond float16"):
+        save_inverse(replace(model, decoder=decoder), tmp_path / "large")
+
+
+def test_of_pictures_whose_codes_do_not_fit_fewer_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOFOOL_CACHE", str(tmp_path))
+    monkeypatch.setattr("evofool.explain.upconv.samples._MOST_BYTES", 18 * 2 * 4 * 9 * 12)
+    lines: list[object] = []
+    pictures = by_pixels(np.stack([picture(k) for k in range(30)]))
+    model, _ = learned_inverse(small(), "2", pictures, replace(QUICK, epochs=1), report=lines.append)
+    assert "2: 18 of 30 pictures are used, whose outputs fit in 1 GiB" in lines
+    assert (model.pictures, model.held_out, model.crops) == (16, 2, 1)
+
+
+def test_a_layer_with_of_in_its_name_is_found(
+    learned: tuple[Target, LayerInverse, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOFOOL_CACHE", str(tmp_path))
+    net = nn.Sequential()
+    net.add_module("bag_of_words", nn.Conv2d(3, 4, 8, 8))
+    net.add_module("flat", nn.Flatten())
+    net.add_module("head", nn.Linear(4 * 9 * 12, 5))
+    target = Target.from_module(net, list("abcde"), SHAPE, name="bag")
+    made = replace(learned[1], network=target.fingerprint(), name="bag", layer="bag_of_words")
+    beginning = f"upconv-{target.fingerprint()[:16]}-bag-of-words-0123456789abcdef"
+    save_inverse(made, tmp_path / f"{beginning}-1-of-2.safetensors")
+    assert kept_inverse(target, "bag_of_words") is None
+    save_inverse(made, tmp_path / f"{beginning}.safetensors")
+    assert kept_inverse(target, "bag_of_words") is not None
+
+
+@pytest.mark.parametrize("stop", [RuntimeError("no memory"), KeyboardInterrupt()])
+def test_a_decoder_that_fails_or_is_interrupted_leaves_the_searches(
+    learned: tuple[Target, LayerInverse, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    target, _, path = learned
+    monkeypatch.setenv("EVOFOOL_CACHE", str(path.parent))
+
+    def fail(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("evofool.explain.parts_upconv.invert", fail)
+    expected = pytest.raises(KeyboardInterrupt) if isinstance(stop, KeyboardInterrupt) else nullcontext()
+    with expected:
+        options = ExplanationOptions(("inversion",), layers=("2",))
+        explain(target, picture(70), 0, tmp_path, source="here", options=options)
+    text = (tmp_path / "index.html").read_text()
+    assert "From 2" in text
+    assert "By a decoder" not in text
+    interrupted = "Interrupted before these were finished: the inverses by decoders"
+    stopped = isinstance(stop, KeyboardInterrupt)
+    assert (interrupted in text, "The decoder of 2 failed: RuntimeError: no memory" in text) == (stopped, not stopped)

@@ -102,6 +102,7 @@ def test_bytes_that_are_no_decoder_are_refused_in_one_sentence() -> None:
         (save(tensors, meta | {"layout": layout.replace("[8, 4]", "[4000, 4]")}), r"stem.weight is 392 x 10, not 196000 x"),
         (save({k: v for k, v in tensors.items() if k != "to_image.bias"}, meta), "it has no to_image.bias"),
         (save(tensors | {"more": np.zeros(1)}, meta), "it has more, which a decoder of its layout has not"),
+        (save(tensors | {"code_scale": tensors["code_scale"] * 0}, meta), "code_scale has values that are not above 0"),
         (save(tensors | {"stem.bias": tensors["stem.bias"] + np.nan}, meta), "stem.bias has NaN or infinity"),
     ):
         with pytest.raises(GenomeError, match=message) as raised:
@@ -111,11 +112,14 @@ def test_bytes_that_are_no_decoder_are_refused_in_one_sentence() -> None:
 
 def test_layouts_and_texts_that_cannot_be_are_refused() -> None:
     for arguments, message in (
-        (((3, 4), (3, 8, 8), (4,)), r"a code is a vector \(D,\) or a map \(C, h, w\)"),
+        (((3, 4), (3, 8, 8), (4,)), r"a code is a vector \(D,\) .* or a map \(C, h, w\)"),
         (((3,), (2, 8, 8), (4,)), r"image is \(1 or 3, height, width\), up to 1024"),
         (((3,), (3, 8, 4096), (4,)), r"up to 1024 pixels a side"),
         (((3,), (3, 8, 8), ()), "1 to 8 stages"),
         (((True,), (3, 8, 8), (4,)), "whole and at least 1"),
+        (((70_000,), (3, 8, 8), (4,)), "of at most 65,536 values"),
+        (((4,), (1, 1024, 1024), (1,) * 7 + (4096,)), "at most 33,554,432 values, not 4096 x 1024 x 1024"),
+        (((1, 4096, 4096), (1, 8, 8), (64,)), "not 64 x 4096 x 4096"),
     ):
         with pytest.raises(GenomeError, match=message):
             Layout(*arguments)  # type: ignore[arg-type]

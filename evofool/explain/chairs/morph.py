@@ -7,7 +7,7 @@ import numpy as np
 
 from evofool.errors import ImageError
 from evofool.explain.chairs.generator import ChairGenerator
-from evofool.explain.chairs.renderer import render, view_grid
+from evofool.explain.chairs.renderer import AZIMUTHS, ELEVATIONS, render, view_grid
 from evofool.explain.chairs.styles import random_styles
 from evofool.explain.folder import ExplanationFolder
 from evofool.images import encode_png, resized
@@ -63,10 +63,11 @@ def morph_page(
 ) -> MorphOutput:
     """Write a page and morph.gif, there and back, to a folder.
 
-    azimuth, elevation: numbers of a view, of 31 and of 2. ImageError for a number that no chair has.
+    azimuth, elevation: numbers of a view, of renderer.AZIMUTHS and ELEVATIONS. ImageError for a number that no chair has.
     """
     output = ExplanationFolder(folder)
-    view = view_grid().reshape(-1, 31, 2)[elevation, azimuth]
+    views_of = view_grid().reshape(len(ELEVATIONS), AZIMUTHS, 2)
+    view = views_of[elevation, azimuth]
     weights = _way(generator, first, last, _STEPS)
     views = np.tile(view, (_STEPS, 1))
     drawn = generator.draw(mixed_features(generator, weights), views).images
@@ -74,7 +75,7 @@ def morph_page(
     share = np.linspace(0, 1, _STEPS)[:, None, None, None]
     faded = (1 - share) * true[0] + share * true[-1]
     shares = [f"{round(100 * k / (_STEPS - 1))}%" for k in range(_STEPS)]
-    round_views = view_grid().reshape(-1, 31, 2)[elevation, :30:5]
+    round_views = views_of[elevation, : AZIMUTHS - 1 : 5]
     middle = mixed_features(generator, np.tile(weights[[0, -1]].mean(0), (len(round_views), 1)))
     between = slice(1, -1)
     error, fade = squared_error(drawn[between], true[between]).mean(), squared_error(faded[between], true[between]).mean()

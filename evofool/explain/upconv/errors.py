@@ -11,6 +11,7 @@ from evofool.explain.upconv.samples import Samples
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # over the mean variance of a feature and the number of rows
 _ROWS = 20_000  # positions that the regression is learned from
 _MOST_FEATURES = 2048
+_COLUMNS = 1 << 14
 
 
 def distances(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -20,8 +21,13 @@ def distances(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def pair_distance(rows: np.ndarray) -> float:
     """The mean Euclidean distance of all pairs of rows, which errors are divided by; at least 1e-12."""
-    flat = torch.from_numpy(_unit(rows).reshape(len(rows), -1))
-    return max(float(torch.pdist(flat).mean()) if len(rows) > 1 else 0.0, 1e-12)
+    if len(rows) < 2:
+        return 1e-12
+    flat = rows.reshape(len(rows), -1)
+    squared = torch.zeros(len(rows) * (len(rows) - 1) // 2, dtype=torch.float64)
+    for k in range(0, flat.shape[1], _COLUMNS):  # for memory
+        squared += torch.pdist(torch.from_numpy(_unit(flat[:, k : k + _COLUMNS]))).square()
+    return max(float(squared.sqrt().mean()), 1e-12)
 
 
 def by_mean(training: Samples, count: int) -> np.ndarray:
@@ -39,11 +45,15 @@ def by_ridge(training: Samples, codes: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     shape = training.images.shape[1:]
     x, y = _rows(training.codes, training.images, np.random.default_rng(seed))
-    wanted, _ = _rows(codes, None, None)
     split = round(0.9 * len(x))
     best = min(_PENALTIES, key=lambda penalty: _error(_ridge(x[:split], y[:split], penalty), x[split:], y[split:]))
     weights, mean_x, mean_y = _ridge(x, y, best)
-    return _images((wanted - mean_x) @ weights + mean_y, codes.shape, (shape[0], shape[1], shape[2])).clip(0, 1)
+    found = np.empty((len(codes), *shape), np.float32)
+    for k in range(len(codes)):  # the features of all pictures at once are gigabytes
+        wanted, _ = _rows(codes[k : k + 1], None, None)
+        predicted = (wanted - mean_x) @ weights + mean_y
+        found[k : k + 1] = _images(predicted, (1, *codes.shape[1:]), (shape[0], shape[1], shape[2])).clip(0, 1)
+    return found
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -60,7 +70,8 @@ def _rows(codes: np.ndarray, images: np.ndarray | None, rng: np.random.Generator
     positions = height * width
     each = positions if rng is None else min(positions, math.ceil(_ROWS / n))
     features = np.empty((n * each, channels * reach**2), np.float32)
-    pixels = np.empty((0, 0)) if images is None else np.empty((n * each, math.prod(_block(images.shape[1:], height, width))))
+    block = 0 if images is None else math.prod(_block(images.shape[1:], height, width))
+    pixels = np.empty((n * each, block), np.float32)
     for k in range(n):
         chosen = np.arange(positions) if rng is None else np.sort(rng.permutation(positions)[:each])
         code = torch.from_numpy(codes[k : k + 1].astype(np.float32))
@@ -68,7 +79,7 @@ def _rows(codes: np.ndarray, images: np.ndarray | None, rng: np.random.Generator
         features[k * each : (k + 1) * each] = local[chosen]
         if images is not None:
             pixels[k * each : (k + 1) * each] = _blocks(images[k], height, width)[chosen]
-    return features, pixels.astype(np.float32)
+    return features, pixels
 
 
 def _block(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import torch
 
 from evofool.ascend.hooks import layer_names, no_gradients, unknown_layer
 from evofool.ascend.objectives import LOGITS
-from evofool.errors import ImageError, StoreError
+from evofool.errors import ImageError, ScoreError, StoreError, TargetError
 from evofool.explain.model_file import cache_folder, read_model
 from evofool.explain.part_result import Report, counting
 from evofool.explain.upconv.errors import by_mean, by_ridge, distances, pair_distance
@@ -24,12 +24,12 @@ from evofool.explain.upconv.samples import (
     Samples,
     check_count,
     code_shape,
-    crops_that_fit,
+    fitting,
     held_out,
     image_shape,
     samples,
 )
-from evofool.explain.upconv.training import Trained, TrainingSettings, train
+from evofool.explain.upconv.training import Trained, TrainingSettings, layout_for, train
 from evofool.targets import Target
 from evofool.whole_file import write_whole
 from genomes import GenomeError
@@ -38,6 +38,7 @@ from genomes.upconv import Decoder, decoder_bytes, decoder_of_bytes
 _KIND = "up-convolutional inverse 1"
 _SHORT = 12  # characters of a picture's digest that a file keeps
 _BATCH = 32
+_INTERRUPTED = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,7 @@ class LayerInverse:
 
     def draw(self, codes: np.ndarray | torch.Tensor) -> np.ndarray:
         """float32 (n, C, h, w) on [0, 1] from codes (n, *code)."""
-        rows = torch.as_tensor(codes)
-        with torch.no_grad():
-            drawn = [self.decoder(part) for part in rows.split(_BATCH)]
-        return torch.cat(drawn).numpy()
+        return _drawn(self.decoder, torch.as_tensor(codes))
 
 
 _NUMBERS = ("pictures", "crops", "held_out", "epochs", "of")
@@ -98,8 +96,9 @@ def learned_inverse(
 
     The file's name has the SHA-256 of the pictures' digests, the settings, the target's fingerprint and the layer, so that
     it is learned once. A tenth of the pictures is held out. After Ctrl-C in a later epoch than the first the best decoder
-    so far is kept under another name, which is not looked up. TargetError for a black box and an unknown layer,
-    ImageError for fewer than 16 readable pictures.
+    so far is kept under another name, which is not looked up. Where the codes of all pictures do not fit in 1 GiB, those
+    with the lowest digests are taken. TargetError for a black box, an unknown layer and one with too many values, ImageError
+    for fewer than 16 readable pictures, ScoreError for a training that diverges.
     """
     settings = settings or TrainingSettings()
     check_layer(target, layer)
@@ -112,8 +111,16 @@ def learned_inverse(
         return load_inverse(path, target, layer), path
     shape = image_shape(target, settings.size)
     code = code_shape(target, layer, shape)
+    try:
+        layout_for(code, shape)
+    except GenomeError as error:
+        raise TargetError(f"{target.name}: no decoder can be learned of {layer}: {error}") from None
+    check_count(len(pictures), where)
+    most, crops = fitting(len(pictures), code, settings.crops if min(target.shape[1:]) > SMALL else 1)
+    if most < len(pictures):
+        report(f"{layer}: {most:,} of {len(pictures):,} pictures are used, whose outputs fit in 1 GiB")
+        pictures = {digest: pictures[digest] for digest in sorted(pictures)[:most]}
     apart = held_out([*pictures])
-    crops = crops_that_fit(len(pictures), code, settings.crops if min(target.shape[1:]) > SMALL else 1)
     learning = {digest: picture for digest, picture in pictures.items() if digest not in apart}
     read = counting(report, "pictures", f"{layer}: outputs")
     tested = samples(target, [layer], {digest: pictures[digest] for digest in apart}, shape)[layer]
@@ -144,8 +151,7 @@ def measured(
 ) -> LayerInverse:
     """The decoder with its error on held-out samples, beside those of the mean picture and of a ridge regression."""
     unit = pair_distance(tested.images)
-    with torch.no_grad():
-        drawn = trained.decoder(torch.from_numpy(tested.codes)).numpy()
+    drawn = _drawn(trained.decoder, torch.from_numpy(tested.codes))
     error, mean, ridge = (
         float(distances(images, tested.images).mean()) / unit
         for images in (drawn, by_mean(found, len(tested.images)), by_ridge(found, tested.codes, settings.seed))
@@ -171,10 +177,15 @@ def measured(
 
 
 def save_inverse(made: LayerInverse, path: Path) -> None:
-    """Write it as safetensors; the same bytes for the same decoder."""
+    """Write it as safetensors; the same bytes for the same decoder. ScoreError for weights that are beyond float16."""
     texts = {name: str(getattr(made, name)) for name in (*_TEXTS, *_NUMBERS)}
     texts |= {name: repr(getattr(made, name)) for name in _FIGURES}
-    write_whole(path, decoder_bytes(made.decoder, texts | {"kind": _KIND, "learned": " ".join(sorted(made.learned))}))
+    texts |= {"kind": _KIND, "learned": " ".join(sorted(made.learned))}
+    try:
+        data = decoder_bytes(made.decoder, texts)
+    except GenomeError as error:
+        raise ScoreError(f"{path} is not written: {error}") from None
+    write_whole(path, data)
 
 
 def load_inverse(path: Path, target: Target, layer: str) -> LayerInverse:
@@ -197,8 +208,12 @@ def load_inverse(path: Path, target: Target, layer: str) -> LayerInverse:
 
 def kept_inverse(target: Target, layer: str) -> LayerInverse | None:
     """The decoder of this layer that was learned last and is in the user's cache; None if there is none."""
-    files = [path for path in cache_folder().glob(f"{_beginning(target, layer)}*.safetensors") if "-of-" not in path.name]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+    files = []
+    for path in cache_folder().glob(f"{_beginning(target, layer)}*.safetensors"):
+        if not _INTERRUPTED.search(path.name):
+            with suppress(OSError):  # removed since
+                files.append((path.stat().st_mtime, path))
+    for _, path in sorted(files, reverse=True):
         with suppress(StoreError):
             return load_inverse(path, target, layer)
     return None
@@ -210,6 +225,11 @@ def check_layer(target: Target, layer: str) -> None:
         raise no_gradients(target)
     if layer != LOGITS and layer not in layer_names(target):
         raise unknown_layer(target, layer)
+
+
+def _drawn(decoder: Decoder, codes: torch.Tensor) -> np.ndarray:
+    with torch.no_grad():
+        return torch.cat([decoder(part) for part in codes.split(_BATCH)]).numpy()
 
 
 def _beginning(target: Target, layer: str) -> str:

@@ -158,9 +158,13 @@ def code_shape(target: Target, layer: str, shape: tuple[int, int, int]) -> tuple
         return tuple(codes(np.zeros((1, *target.shape), np.uint8))[layer].shape[1:])
 
 
-def crops_that_fit(pictures: int, code: Sequence[int], wanted: int) -> int:
-    """How many crops of each picture have codes that fit in memory: at least 1, at most `wanted`."""
-    return max(1, min(wanted, _MOST_BYTES // (2 * pictures * math.prod(code))))
+def fitting(pictures: int, code: Sequence[int], wanted: int) -> tuple[int, int]:
+    """How many pictures, and how many crops of each, have codes that fit in 1 GiB.
+
+    All pictures with at most `wanted` crops; if they do not fit with one crop, fewer pictures.
+    """
+    room = _MOST_BYTES // (2 * math.prod(code))
+    return min(pictures, room), max(1, min(wanted, room // pictures))
 
 
 def samples(
@@ -178,17 +182,24 @@ def samples(
     shape: (C, h, w) of the decoder's images. A query for each crop, and one more. count is called with (pictures done, of
     all). ScoreError for codes that are NaN or infinite in float16.
     """
-    codes: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
-    images: list[np.ndarray] = []
+    most = crops * len(pictures)
+    codes: dict[str, np.ndarray] = {}
+    images, known = np.empty((most, *shape), np.uint8), 0
     waiting: list[np.ndarray] = []
     with Codes(target, layers, shape) as of:
 
         def read() -> None:
+            nonlocal known
+            after = known + sum(map(len, waiting))
             for layer, found in of(np.concatenate(waiting)).items():
                 half = found.numpy().astype(np.float16)
                 if not np.isfinite(half).all():
                     raise ScoreError(f'{target.name}: the output of "{layer}" is NaN or beyond 65,504; check its weights')
-                codes[layer].append(half)
+                if layer not in codes:
+                    codes[layer] = np.empty((most, *half.shape[1:]), np.float16)
+                codes[layer][known:after] = half
+            images[known:after] = [resized(image, shape) for found in waiting for image in found]
+            known = after
             waiting.clear()
 
         for done, (digest, picture) in enumerate(pictures.items(), 1):
@@ -196,7 +207,6 @@ def samples(
                 found = inputs(digest, picture, target, crops, seed)
             except ImageError:
                 continue
-            images += [resized(image, shape) for image in found]
             waiting.append(found)
             if sum(map(len, waiting)) >= _BATCH:
                 read()
@@ -204,6 +214,6 @@ def samples(
         if waiting:
             read()
             count(len(pictures), len(pictures))
-    if not images:
+    if not known:
         raise ImageError("none of the pictures can be read")
-    return {layer: Samples(np.concatenate(codes[layer]), np.stack(images)) for layer in layers}
+    return {layer: Samples(codes[layer][:known], images[:known]) for layer in layers}

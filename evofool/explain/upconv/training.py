@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from evofool.errors import ScoreError
 from evofool.explain.upconv.samples import Codes, Samples
 from evofool.targets import Target
 from genomes.upconv import Decoder, Layout
@@ -21,7 +22,7 @@ _VALIDATED = 0.1  # of the samples, the last ones: they choose the epoch that is
 _WARM = 0.1  # of the steps, in which the rate rises
 _LEAST = 1e-6
 _CHUNK = 256
-_SAMPLES_A_VALUE = 5
+_CROPS_A_VALUE = 5
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TrainingSettings:
     size: the most pixels of its images' longer side. crops: of each picture, the target's own input included. epochs: 0: as
     many as make about 16,000 drawn pictures, 3 to 50. batch, rate: of Adam, whose rate rises to `rate` and falls to 0 along
     half a cosine. dropout: the share of a vector's values that are at their mean in training, drawn anew for each picture;
-    None: half where there are fewer than 5 samples for each value, which a linear layer would fit exactly, else none; the
+    None: half where there are fewer than 5 crops for each value, which a linear layer would fit exactly, else none; the
     codes of maps are whole. feature_weight: of the features' distance beside the pixels' (Dosovitskiy & Brox 2016b); 0: only
     pixels. feature_layer: whose features; "": the inverted layer's own. seed: of the weights, the crops and the order.
     """
@@ -47,8 +48,15 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.size, self.crops, self.batch) < 1 or self.epochs < 0 or self.rate <= 0 or self.feature_weight < 0:
-            raise ValueError(f"size, crops and batch are at least 1, rate is above 0, the others at least 0: {self}")
+        finite = math.isfinite(self.rate) and math.isfinite(self.feature_weight)
+        if (
+            min(self.size, self.crops, self.batch) < 1
+            or self.epochs < 0
+            or not (finite and self.rate > 0 and self.feature_weight >= 0)
+        ):
+            raise ValueError(
+                f"size, crops and batch are at least 1, rate is above 0, the others at least 0, and all are finite: {self}"
+            )
 
 
 class Trained(NamedTuple):
@@ -80,8 +88,8 @@ def train(
 
     The last tenth of the samples chooses the epoch that is kept: the one with the smallest squared distance of pixels. count
     is called with (pictures done, of all epochs). Ctrl-C ends it with the best of the whole epochs, and is raised where
-    there is none. target, layer: for the distance of features, which costs a forward and a backward pass of
-    each picture in each epoch; only pixels cost none.
+    there is none. ScoreError if that distance is finite after no epoch. target, layer: for the distance of features, which
+    costs a forward and a backward pass of each picture in each epoch; only pixels cost none.
     """
     n, shape = len(data.codes), data.images.shape[1:]
     split = n - max(1, round(_VALIDATED * n))
@@ -94,7 +102,7 @@ def train(
     epochs = settings.epochs or min(max(round(_DRAWN / split), _FEWEST), _MOST)
     dropout = settings.dropout
     if dropout is None:
-        dropout = 0.5 if split < _SAMPLES_A_VALUE * math.prod(data.codes.shape[1:]) else 0.0
+        dropout = 0.5 if split < _CROPS_A_VALUE * math.prod(data.codes.shape[1:]) else 0.0
     optimiser = torch.optim.Adam(decoder.parameters(), lr=settings.rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _rate(k, steps * epochs))
     features = _FeatureDistance(target, settings.feature_layer or layer, data) if settings.feature_weight else None
@@ -124,7 +132,11 @@ def train(
     finally:
         if features is not None:
             features.close()
-    assert kept is not None, "an error that is not finite"
+    if kept is None:
+        raise ScoreError(
+            f"the training of the decoder of {layer} diverged: its error is finite after no epoch; learn with a smaller "
+            "weight of features or a smaller rate"
+        )
     decoder.load_state_dict(kept)
     return Trained(decoder.eval().requires_grad_(False), trained, epochs)
 
@@ -180,8 +192,12 @@ class _FeatureDistance:
         self._layer, self._size = layer, target.shape[1:]
         self._codes = Codes(target, [layer], (shape[0], shape[1], shape[2]))
         self._codes.__enter__()
-        with torch.no_grad():
-            found = self._of(torch.from_numpy(data.images[:64]).float() / 255)
+        try:
+            with torch.no_grad():
+                found = self._of(torch.from_numpy(data.images[:64]).float() / 255)
+        except BaseException:  # the caller has nothing to close
+            self.close()
+            raise
         self._variance = float(found.var(0).mean().clamp_min(_LEAST))
 
     def close(self) -> None:
