@@ -22,7 +22,8 @@ _FIRST_TV = 30.0  # at the first step
 _TV, _MOST_TV = 0.0001, 30.0  # tv at the last step of a layer with as many values as the image, and the most
 _LEAK, _MOST_LEAK = 3.3, 0.3  # the values of the image over the layer's at which the first leak is 1, and the most
 _STEPS, _FEWEST, _MOST = 820, 50, 200
-_RATE, _PIXEL_RATE = 1.0, 0.3  # of Adam, over Fourier coefficients and over pixels
+_MOST_RATE, _PIXEL_RATE = 1.0, 0.3  # of Adam, over Fourier coefficients and over pixels
+_DEEP = 16.0  # the values of the image over the layer's from which on the rate falls
 _EARLY = 1000.0  # taken from the scores of early steps
 _START = 0.05  # standard deviation of the noise at the start of a search over pixels
 _SMALL = 64  # pixels; smaller images are searched for over their pixels
@@ -37,9 +38,9 @@ class InversionSettings:
     and it falls by the same factor in each step. 0: none at any step. leak: the share of the gradient that inactive
     ReLUs pass on in the first step; it falls linearly to 0. alpha: the weight of the pixels' norm. restarts: starts for
     each image, of which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half
-    a cosine; by default from 1 over Fourier coefficients, and from 0.3 over pixels. tv, leak and steps follow the
-    layer's size unless given: graded_tv, graded_leak, graded_steps. rule: another optimiser, over pixels, with the same
-    tv at each step and without a leak; `rate` is then not used. microbatch, streams: as in ascend.
+    a cosine. tv, leak, steps and rate follow the layer's size unless given: graded_tv, graded_leak, graded_steps,
+    graded_rate. rule: another optimiser, over pixels, with the same tv at each step and without a leak; `rate` is then
+    not used. microbatch, streams: as in ascend.
     """
 
     tv: float | None = None
@@ -148,7 +149,7 @@ def invert(
     wanted = features.repeat(restarts, 1)
     objective = _objective(layer, wanted, target.shape, centre, smoothing, settings.alpha)
     spectral = settings.rule is None and min(target.shape[1:]) >= _SMALL
-    rate = (_RATE if spectral else _PIXEL_RATE) if settings.rate is None else settings.rate
+    rate = graded_rate(target.shape, features.shape[1]) if settings.rate is None else settings.rate
     rule = _falling(rate, steps) if settings.rule is None else settings.rule
     param = _pixels(target.shape, centre, spectral)
     at_last = _objective(layer, wanted, target.shape, centre, _Smoothing(tv, steps, constant=True), settings.alpha)
@@ -224,6 +225,18 @@ def graded_steps(shape: tuple[int, int, int], values: int) -> int:
     A deep layer has few values, which are soon matched, and each step goes through more of the network.
     """
     return int(np.clip(round(_STEPS / (float(np.prod(shape)) / values) ** 0.9), _FEWEST, _MOST))
+
+
+def graded_rate(shape: tuple[int, int, int], values: int) -> float:
+    """Adam's first rate for a layer with so many values, of images (C, H, W): 1 / (C H W / values / 16)^0.54, at most 1.
+
+    It is 1 for layers with at least a 16th of the image's values, whose high frequencies change slowly at a lower rate, and
+    0.3 for a thousand logits of 224 pixels a side: they are so few that at 1 they are matched better than layers before
+    them. 0.3 for images of less than 64 pixels a side, which are searched for over pixels.
+    """
+    if min(shape[1:]) < _SMALL:
+        return _PIXEL_RATE
+    return min(_MOST_RATE, (_DEEP * values / float(np.prod(shape))) ** 0.54)
 
 
 def paper_rule(shape: tuple[int, int, int]) -> Momentum:

@@ -9,7 +9,15 @@ from evofool.ascend.hooks import ForwardPass
 from evofool.ascend.objectives import Objective
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import inversion
-from evofool.explain.inversion import InversionSettings, graded_leak, graded_steps, graded_tv, invert, paper_rule
+from evofool.explain.inversion import (
+    InversionSettings,
+    graded_leak,
+    graded_rate,
+    graded_steps,
+    graded_tv,
+    invert,
+    paper_rule,
+)
 from evofool.targets import Preprocessing, Target, target
 
 
@@ -119,7 +127,7 @@ def test_more_total_variation_makes_smoother_images() -> None:
     assert np.abs(np.diff(smooth)).mean() < 0.7 * np.abs(np.diff(rough)).mean()
 
 
-def test_total_variation_leak_and_steps_follow_the_layers_size() -> None:
+def test_total_variation_leak_steps_and_rate_follow_the_layers_size() -> None:
     shape = (3, 224, 224)
     n = 3 * 224 * 224
     sizes = [32 * 112 * 112, n, 40 * 28 * 28, 192 * 7 * 7, 1000]
@@ -130,6 +138,8 @@ def test_total_variation_leak_and_steps_follow_the_layers_size() -> None:
     leaks = [graded_leak(shape, values) for values in sizes]
     assert leaks == pytest.approx([0.3, 0.3, 0.3, 0.0088, 0], abs=1e-4)
     assert [graded_steps(shape, values) for values in sizes] == [200, 200, 200, 68, 50]
+    assert [graded_rate(shape, values) for values in sizes] == pytest.approx([1, 1, 1, 1, 0.3], abs=0.002)
+    assert graded_rate((3, 32, 32), 3 * 32 * 32) == 0.3  # of a small image, searched for over pixels
     result = invert(small(), pictures(1), "6")
     assert (result.tv, result.leak, result.steps) == (30, 0, 50)  # of 5 values
     assert graded_leak((3, 32, 32), 3 * 32 * 32) == 0  # of a small image
