@@ -61,5 +61,7 @@ def _of_bytes(data: bytes) -> ChairGenerator:
         name: torch.from_numpy(check_tensor(tensors, name, tuple(tensor.shape)).astype(np.float32))
         for name, tensor in generator.state_dict().items()
     }
+    if not (state["decoder.code_scale"] > 0).all():
+        raise GenomeError("is damaged: its decoder.code_scale has values that are not above 0")
     generator.load_state_dict(state, assign=True)
     return generator.eval().requires_grad_(False)

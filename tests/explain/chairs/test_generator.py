@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load
 
 from evofool.errors import ImageError, StoreError
 from evofool.explain.chairs.correspondence import carried, nearest_patches, true_correspondence
@@ -103,7 +105,10 @@ def test_files_that_are_no_generator_are_refused_in_one_sentence(file: Path, tmp
     nothing = {"nothing": np.zeros(1, np.float32)}
     head = {"format": "evofool.chairs 1"}
     layout = json.dumps({"styles": 10**9, "size": 16, "code": 3, "wide": 16, "widths": [8, 8], "seed": 0})
+    zero = load(good) | {"decoder.code_scale": np.zeros(16, np.float16)}
+    small = head | {"layout": json.dumps(asdict(LAYOUT))}
     for data, words in (
+        (pack_tensors(zero, small), "is damaged: its decoder.code_scale has values that are not above 0"),
         (good[: len(good) // 2], "is not a whole safetensors file"),
         (pickle.dumps([1, 2, 3]), "is a pickle or a zip, which evofool does not unpack"),
         (pack_tensors(nothing, {}), 'is not a generator of chairs: its format is "None"'),
