@@ -103,7 +103,7 @@ def _why(record: Record, names: Names, counts: dict[str, int], waiting: tuple[in
 
 
 def named(record: Record) -> set[str]:
-    """The images whose names this session has."""
+    """The images whose names the session has."""
     return {trial.image for trial, _ in record.pairs if trial.block == NAMING and trial.kind == "elite"}
 
 
