@@ -38,7 +38,7 @@ COMMANDS: dict[str, list[str]] = {
     "baseline": ["noise lenet --classes 3 --out {run}"],
     "units": ["lenet fc1:0 --out {run}"],
     "polish": ["{run} --out {new} --classes 3 --parameters pixels --budget 2"],
-    "train-decoder": ["{images} --out {new}.safetensors", "{bad}"],
+    "train-decoder": ["{images} --out {new}.safetensors", "{image}"],
     "init": [],  # reads the shipped recipes alone
     "show": [
         f"{{run}}{what}{form}" for what in ("", " --class 3", " --class 3 --list", " --workers") for form in ("", " --json")
@@ -395,6 +395,8 @@ def test_a_file_s_name_reaches_no_terminal_raw(command: Command, bad_images: Pat
     (tmp_path / "3_\x1b]0;PWN\x07.png").write_bytes((bad_images / "3" / "0.png").read_bytes())
     assert command("score-set", str(tmp_path), "--target", "lenet") == 0
     assert command("explain", str(tmp_path / "3_\x1b]0;PWN\x07.png"), "--target", "lenet", "--parts", "saliency") == 0
+    decoder = str(tmp_path / "one.safetensors")
+    assert command("train-decoder", str(bad_images), "--epochs", "1", "--grey", "--out", decoder) == 0
 
 
 def test_an_option_s_value_reaches_no_terminal_raw(command: Command) -> None:

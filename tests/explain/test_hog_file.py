@@ -154,7 +154,7 @@ def test_files_that_are_no_models_are_refused_in_one_sentence(file: Path, tmp_pa
     bad.write_bytes(json.dumps({}).encode())
     refused(bad, "is not a whole safetensors file")
     refused(tmp_path / "missing", r"cannot be read \(No such file or directory\)")
-    refused(tmp_path, r"cannot be read \(Is a directory\)")
+    refused(tmp_path, r"cannot be read \(it is a folder, a pipe or a device\)")
 
 
 def test_a_damaged_file_of_the_cache_is_learned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

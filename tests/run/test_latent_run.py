@@ -75,7 +75,7 @@ def test_a_run_keeps_its_decoder(tmp_path: Path, decoder: Path) -> None:
         Run.resume(tmp_path / "run", recipe(decoder, 80), fake())
     with pytest.raises(RecipeError, match=r"encoding\.sigma = 0\.1, not 0\.2"):
         Run.resume(tmp_path / "run", recipe(decoder_file(decoder), 80, sigma=0.2), fake())
-    with pytest.raises(RecipeError, match=r"other\.safetensors cannot be read"):
+    with pytest.raises(RecipeError, match=r"cannot be read \(No such file or directory\)"):
         Run.resume(tmp_path / "run", recipe(tmp_path / "other.safetensors", 80), fake())
 
 
