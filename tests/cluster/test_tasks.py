@@ -91,7 +91,8 @@ def preempted(job, on_progress):
         at += 1
         counted.write_text(str(at))
         on_progress({"at": at})
-        if driver.exists() and int(driver.read_text()) >= begun + 3: os.kill(os.getpid(), signal.SIGKILL)
+        with suppress(FileNotFoundError):  # the driver replaces its folder as a whole, which is away for a moment
+            if int(driver.read_text()) >= begun + 3: os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02 if at < job["to"] - 1 else 2)
     return sorted(int(path.name.partition("-")[2]) for path in folder.glob("begun-*"))
 '''
