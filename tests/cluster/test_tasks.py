@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 HOME = Path(evofool.__file__).parent.parent
 JOBS = '''
 """Functions that do jobs; the files that they write show the test what happened."""
-import os, signal, time
+import contextlib, os, signal, time
 from pathlib import Path
 from evofool.errors import TargetError
 
@@ -91,7 +91,7 @@ def preempted(job, on_progress):
         at += 1
         counted.write_text(str(at))
         on_progress({"at": at})
-        with suppress(FileNotFoundError):  # the driver replaces its folder as a whole, which is away for a moment
+        with contextlib.suppress(FileNotFoundError):  # the driver replaces its folder as a whole, which is away for a moment
             if int(driver.read_text()) >= begun + 3: os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02 if at < job["to"] - 1 else 2)
     return sorted(int(path.name.partition("-")[2]) for path in folder.glob("begun-*"))
@@ -203,7 +203,7 @@ def test_a_job_whose_worker_dies_goes_on_from_what_it_had_sent(
     seen: list[JobsProgress] = []
     options = RayOptions(retries=2)
     ((_, failure),) = run_jobs(jobs.preempted, [job], options, workers=1, shared=tmp_path, on_progress=seen.append)
-    assert failure.kind == "died"
+    assert failure.kind == "died", failure
     begun = sorted(int(path.name.partition("-")[2]) for path in (tmp_path / "far").glob("begun-*"))
     assert len(begun) == 3
     assert begun[0] == 0
