@@ -298,7 +298,7 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
             r.birth,
             parents,
             f"{r.bytes_per_pixel:.2f}",
-            *([people.get(r.cell, "")] if people else []),
+            *([said.with_counts(stored.labels) if (said := people.get(r.cell)) else ""] if people else []),
         )
     table.print()
     wins, switches = stored.store.counts()
@@ -360,6 +360,7 @@ def show_one(
 
     from evofool.machine import torch_threads
     from evofool.quiz.of_run import people_say
+    from evofool.quiz.verdicts import verdict_columns
     from evofool.scores import confidence, log_odds
 
     elite = max(stored.elites(stored.class_id(which)), key=lambda e: e.row.log_odds)
@@ -384,8 +385,9 @@ def show_one(
         from evofool.pages.graph import graph_svg
 
         write_whole(graph, graph_svg(cppn))
+    said = people_say(stored).get(row.cell)
     if as_json:
-        print_json({**elite.summary(), "runners_up": seen, "genome": genome})
+        print_json({**elite.summary(), **verdict_columns(said, stored.labels), "runners_up": seen, "genome": genome})
         return
     print_lines(
         f"class {row.class_id} ({elite.label}): confidence {elite.confidence:.8f}, "
@@ -395,9 +397,7 @@ def show_one(
     print_lines(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.method)}")
     if elite.drifted:
         print_lines("marked      made after the last check that agreed; the target then answered known images differently")
-    verdict = "; no human verdict" if row.verdict == "unjudged" else f"; human verdict: {row.verdict}"
-    if said := people_say(stored).get(row.cell):
-        verdict = f"; people: {said}"
+    verdict = f"; people: {said.with_counts(stored.labels)}" if said else "; nobody was asked what they see"
     print_lines(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
     if row.image_metrics:
         print_lines("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))

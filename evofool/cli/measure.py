@@ -43,9 +43,10 @@ def measure(
     from evofool.bench.real import DIGITS, real_images
     from evofool.errors import ImageError
     from evofool.image_metrics.metrics import MIN_REAL_IMAGES, ImageMetrics
+    from evofool.image_metrics.names import HAS_OWN_SHAPE
     from evofool.image_metrics.own_shape import OwnShape
     from evofool.machine import keep_memory, torch_threads
-    from evofool.run.measure import measure_run, stale_references, stored_metrics, unloaded_target
+    from evofool.run.measure import measure_run, metrics_of, stale_references, stored_metrics, unloaded_target
     from evofool.run.stored import StoredRun
     from evofool.targets import target as load
 
@@ -80,7 +81,11 @@ def measure(
             for reference in _different(replaced)
         )
         print_lines(f"Results with other real images were replaced: {others}")
+    with StoredRun(folder) as stored:
+        shaped = own_shape and [elite.label for elite in stored.listed() if metrics_of(elite.row).get(HAS_OWN_SHAPE)]
     _print(stored_metrics([folder]), controls, metrics)
+    if shaped is not None:
+        print_lines("", f"Shaped like their class: {', '.join(shaped)}." if shaped else "None is shaped like its class.")
 
 
 def _different(replaced: "Sequence[Mapping[str, Any]]") -> "list[Mapping[str, Any]]":

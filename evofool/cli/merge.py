@@ -17,15 +17,19 @@ def merge(folders: Annotated[list[Path], RUNS], out: Annotated[Path, OUT]) -> No
     Best by the stored log-odds (or margin, as the recipes rank). The runs must share target, niches, search.rank and the
     kind of genome; seeds, budgets and mutation rates may differ. The order and grouping of the runs do not change the
     result, and runs that are still going on can be merged again later. A merged run can be shown, exported, verified and
-    traced, but its search cannot be continued.
+    traced, but its search cannot be continued. What people said of the images (evofool quiz) goes along.
     """
     from evofool.cli.console import report
+    from evofool.quiz.store import copy_answers
     from evofool.run.merge import merge as merge_runs
 
     merged = merge_runs(folders, out)
+    answered = copy_answers(folders, out)
     for source in merged.sources:
         inside = "" if source.own_folder else f" ({source.name}, {source.id[:8]})"
         print_lines(
             f"{source.folder}{inside}: {source.evaluations:,} evaluations, best in {source.cells} of {merged.cells} cells"
         )
+    if answered:
+        print_lines(f"{answered} sessions of people who said what they see: copied too")
     report(out, None)

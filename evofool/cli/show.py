@@ -43,6 +43,8 @@ def show(
     run goes on, and writes nothing but the files that --image and --graph name.
     """
     from evofool.errors import StoreError
+    from evofool.quiz.of_run import people_say
+    from evofool.quiz.verdicts import verdict_columns
     from evofool.run.stored import StoredRun
 
     if which is None and (image is not None or graph is not None):
@@ -65,7 +67,7 @@ def show(
             return
         elites = stored.listed()
         if as_json:
-            rows = stored.rows()
+            rows, people = stored.rows(), people_say(stored)
             print_json(
                 {
                     "run": str(folder),
@@ -82,7 +84,9 @@ def show(
                     "quarantine": stored.quarantine(),
                     "metrics": rows,
                     "references": stored.meta.references,
-                    "elites": [elite.summary() for elite in elites],
+                    "elites": [
+                        elite.summary() | verdict_columns(people.get(elite.row.cell), stored.labels) for elite in elites
+                    ],
                 }
             )
             return

@@ -75,13 +75,16 @@ def refuse_license(license: str | None) -> None:
         )
 
 
-def card(run: StoredRun, exported: Exported) -> str:
-    """README.md of the folder: YAML that the hub and the `datasets` library read, then Markdown for people."""
+def card(run: StoredRun, exported: Exported, people: str) -> str:
+    """README.md of the folder: YAML that the hub and the `datasets` library read, then Markdown for people.
+
+    people: what people said of the images, in sentences.
+    """
     name = public_name(run.meta.target.name)
     parts = [
         _front_matter(name, exported),
         f"# Images that fool {name}\n",
-        _what(run, name, exported),
+        _what(run, name, exported, people),
         _classifier(run, name),
         _made(run, exported.methods),
         _scores(run, exported),
@@ -126,7 +129,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)  # a text in JSON is one in YAML
 
 
-def _what(run: StoredRun, name: str, exported: Exported) -> str:
+def _what(run: StoredRun, name: str, exported: Exported, people: str) -> str:
     channels, height, width = run.shape
     kind = "grey" if channels == 1 else "RGB"
     size = f"{width} x {height} pixels" if exported.size is None else f"made anew with {exported.size} pixels a side"
@@ -135,8 +138,8 @@ def _what(run: StoredRun, name: str, exported: Exported) -> str:
         f"{exported.images:,} fooling images{others}, 8-bit {kind}, {size}, for {exported.classes:,} of the "
         f"{len(run.labels):,} classes of `{name}`.\n\n"
         "**A label here says what the classifier calls an image, or was meant to, not what the image shows.** The images "
-        "were made for the classifier to be sure of a class, and were not drawn to show anything. What people see in them "
-        "was not measured, unless `verdict` says so.\n"
+        "were made for the classifier to be sure of a class, and were not drawn to show anything. Nothing here shows that "
+        f"an image is unrecognisable but the answers of people.\n\n{people}\n"
     )
 
 
@@ -242,7 +245,9 @@ With the logits z of an image and its class c:
 
 `search_log_odds` and `search_margin` are what the search ranked by. `birth`, `mother` and `father` number the genomes of the
 run (-1: none), `method` is what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
-`total_variation`, `verdict` and `verdict_by` are there if an image was measured or has a verdict.
+`total_variation` are there if an image was measured. `verdict` is there if people were asked what they see: recognised (as
+the class), taken for another class, unrecognised, or open. Of `verdict_raters` who passed the checks `verdict_named` named
+the class; of `verdict_offered` who had it among their options `verdict_chosen` chose it.
 {"" if exported.runners_up is None else _RUNNERS_UP}"""
 
 

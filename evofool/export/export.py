@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from evofool.errors import RecipeError, StoreError
 from evofool.export.card import Exported, card, refuse_license
 from evofool.export.image_file import file_name, picture, refuse_size, resampled, stem
 from evofool.export.parquet import write_run
+from evofool.quiz.of_run import asked, told_in_words
+from evofool.quiz.verdicts import Verdict, verdict_columns
 from evofool.run.stored import ListedElite, ListedRunnerUp, StoredRun
 from evofool.text import to_json, visible_lines
 from evofool.whole_file import is_temporary
@@ -53,6 +55,7 @@ def export(
         elites = run.elites()
         # While a run goes on its lists may be newer than its elites.
         shown = {(elite.row.cell, elite.row.birth) for elite in elites}
+        said = asked(run)
         others = [each for each in run.runners_up() if (each.row.cell, each.row.birth) not in shown] if runners_up else None
     images: list[ListedElite] = [*elites, *(others or ())]
     methods = Counter(image.row.method for image in images)
@@ -70,12 +73,20 @@ def export(
         if layout == "parquet":
             write_run(folder / _DATA / "train-00000-of-00001.parquet", run, elites, others, size)
         else:
-            _image_folder(run, images, folder, size, with_places=others is not None)
-        (folder / _CARD).write_text(visible_lines(card(run, exported)), encoding="utf-8")
+            verdicts = {elite.row.cell: verdict for elite, verdict in said.by_elite} if said else {}
+            _image_folder(run, images, folder, size, verdicts, with_places=others is not None)
+        (folder / _CARD).write_text(visible_lines(card(run, exported, told_in_words(said))), encoding="utf-8")
     return exported
 
 
-def _image_folder(run: StoredRun, elites: list[ListedElite], folder: Path, size: int | None, with_places: bool) -> None:
+def _image_folder(
+    run: StoredRun,
+    elites: list[ListedElite],
+    folder: Path,
+    size: int | None,
+    verdicts: Mapping[int, Verdict],
+    with_places: bool,
+) -> None:
     rows = []
     for elite in elites:
         home = folder / _home(run, elite)
@@ -85,7 +96,10 @@ def _image_folder(run: StoredRun, elites: list[ListedElite], folder: Path, size:
         if isinstance(run.encoding, CPPN | Latent):
             path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
         place = {"place": elite.place if isinstance(elite, ListedRunnerUp) else 0} if with_places else {}
-        rows.append({"file": path.relative_to(folder).as_posix(), **place, **elite.summary()})
+        # Runners-up are shown to nobody.
+        verdict = None if isinstance(elite, ListedRunnerUp) else verdicts.get(elite.row.cell)
+        own = elite.summary() | verdict_columns(verdict, run.labels)
+        rows.append({"file": path.relative_to(folder).as_posix(), **place, **own})
     if isinstance(run.encoding, Latent):
         (folder / _DECODER).write_bytes(run.encoding.decoder)
     write_csv(folder / _TABLE, list(rows[0]), rows)

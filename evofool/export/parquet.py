@@ -10,6 +10,8 @@ from typing import Any
 
 from evofool.errors import EvofoolError, ImageError
 from evofool.export.image_file import picture, stem
+from evofool.quiz.of_run import people_say
+from evofool.quiz.verdicts import VERDICT_COLUMNS, Verdict, verdict_columns
 from evofool.run.schema import IMAGE_METRICS
 from evofool.run.stored import Elite, ListedElite, ListedRunnerUp, StoredRun
 from evofool.whole_file import whole_file
@@ -30,12 +32,11 @@ COLUMNS = {
     "method": "string",
     "bytes_per_pixel": "float64",
     **dict.fromkeys(IMAGE_METRICS, "float64"),
-    "verdict": "string",
-    "verdict_by": "string",
+    **VERDICT_COLUMNS,
     "drifted": "bool",
     "record_sha256": "string",
 }
-"""The columns beside image and label: the keys of Elite.summary(), and the run's id."""
+"""The columns beside image and label: the keys of Elite.summary(), the run's id, and what people said."""
 
 _GROUP = 256  # rows that are made, and can be read, at once
 _Part = tuple[StoredRun, Sequence[ListedElite], Mapping[str, object]]  # a run, its elites, the extra columns' values
@@ -147,15 +148,17 @@ def _write(
         parquet.ParquetWriter(draft, schema, compression=packing, use_dictionary=words) as writer,
     ):
         for run, elites, more in parts:
+            verdicts = people_say(run)
             for at in range(0, len(elites), _GROUP):
-                rows = [_row(elite, run, size) | dict(more) for elite in elites[at : at + _GROUP]]
+                rows = [_row(elite, run, size, verdicts) | dict(more) for elite in elites[at : at + _GROUP]]
                 writer.write_table(arrow.Table.from_pylist(rows, schema))
             written += len(elites)
     return written
 
 
-def _row(elite: ListedElite, run: StoredRun, size: int | None) -> dict[str, Any]:
-    summary = elite.summary()
+def _row(elite: ListedElite, run: StoredRun, size: int | None, verdicts: Mapping[int, Verdict]) -> dict[str, Any]:
+    verdict = None if isinstance(elite, ListedRunnerUp) else verdicts.get(elite.row.cell)
+    summary = elite.summary() | verdict_columns(verdict, run.labels)
     image = {"bytes": picture(elite, run, size), "path": f"{stem(elite, run)}.png"}
     own = {"image": image, "label": summary["class"], "label_name": summary["label"], "run": run.meta.id}
     return {name: summary[name] for name in COLUMNS if name in summary} | own

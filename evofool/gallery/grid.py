@@ -10,16 +10,21 @@ from evofool.gallery.history import Place
 from evofool.gallery.levels import level_of
 from evofool.gallery.open_runs import OpenRun
 from evofool.gallery.thumbnails import SIDES
+from evofool.image_metrics.names import HAS_OWN_SHAPE, OWN_SHAPE
+from evofool.quiz.verdicts import Verdict, Word
 from evofool.run.stored import ListedElite
 from evofool.scores import confidence
 
-SORTS = ("class", "log-odds", "margin", "birth", "bytes")
+SORTS = ("class", "log-odds", "margin", "birth", "bytes", "shape")
+WORDS = ("recognised", "taken for another class", "unrecognised", "open", "nobody was asked")
+"""What people say of an elite, as a grid is chosen by: the verdicts, and that there is none."""
 _KEYS: dict[str, Callable[[ListedElite], float]] = {
     "class": lambda elite: elite.row.cell,
     "log-odds": lambda elite: -elite.row.log_odds,
     "margin": lambda elite: -elite.row.margin,
     "birth": lambda elite: -elite.row.birth,
     "bytes": lambda elite: elite.row.bytes_per_pixel,
+    "shape": lambda elite: _metric(elite, OWN_SHAPE, float("inf")),  # the most like its class first
 }
 
 
@@ -33,7 +38,7 @@ class View:
 
     text: words that a label has. least: the lowest confidence, 0 to 1. size: of a picture, one of SIDES, or 0: by the number
     of tiles. at, beside: evaluations after which the archive is shown, and a second number of them to compare with; None:
-    the archive as it is now, and no comparison.
+    the archive as it is now, and no comparison. said: one of WORDS, or "" for any.
     """
 
     sort: str = "class"
@@ -43,6 +48,7 @@ class View:
     size: int = 0
     at: int | None = None
     beside: int | None = None
+    said: str = ""
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> "View":
@@ -56,13 +62,14 @@ class View:
             size if size in SIDES else 0,
             _whole(query.get("at")),
             _whole(query.get("beside")),
+            said if (said := query.get("said", "")) in WORDS else "",
         )
 
     def query(self, **changes: Any) -> str:
         """The parameters of the address of this view, changed; what is at its default is left out."""
         other = replace(self, **changes)
         defaults = View()
-        names = ("sort", "text", "least", "niche", "size", "at", "beside")
+        names = ("sort", "text", "least", "niche", "size", "at", "beside", "said")
         return urlencode({n: getattr(other, n) for n in names if getattr(other, n) not in (getattr(defaults, n), None)})
 
 
@@ -70,7 +77,8 @@ class View:
 class Tile:
     """A cell of the grid. picture: the address of its image below the run's. beside: of the image to compare it with, or "".
 
-    level: 0 to 4, how many of LEVELS the confidence reaches.
+    level: 0 to 4, how many of LEVELS the confidence reaches. said: what people see in it, or "". shaped: by the measure of
+    its class's shape.
     """
 
     cell: int
@@ -81,6 +89,8 @@ class Tile:
     picture: str
     beside: str = ""
     beside_text: str = ""
+    said: str = ""
+    shaped: bool = False
 
 
 def tiles(run: OpenRun, view: View) -> list[Tile]:
@@ -91,7 +101,8 @@ def tiles(run: OpenRun, view: View) -> list[Tile]:
     found = []
     for elite in sorted(run.listed, key=lambda elite: (_KEYS[view.sort](elite), elite.row.cell)):
         row = elite.row
-        if _shown(view, elite.label, row.class_id, row.niche, row.log_odds):
+        verdict = run.verdicts.get(row.cell)
+        if _shown(view, elite.label, row.class_id, row.niche, row.log_odds) and view.said in ("", _word(verdict)):
             found.append(
                 Tile(
                     row.cell,
@@ -100,9 +111,24 @@ def tiles(run: OpenRun, view: View) -> list[Tile]:
                     confidence_text(row.log_odds),
                     level_of(row.log_odds),
                     f"elite/{row.birth}-{row.sha256}.png?side={side}",
+                    said=verdict.text(run.stored.labels) if verdict else "",
+                    shaped=_metric(elite, HAS_OWN_SHAPE) == 1,
                 )
             )
     return found
+
+
+def _metric(elite: ListedElite, name: str, missing: float = 0.0) -> float:
+    return next((metric.value for metric in elite.row.image_metrics if metric.name == name), missing)
+
+
+def _word(verdict: Verdict | None) -> str:
+    """Of WORDS."""
+    return (
+        {Word.RECOGNISED: WORDS[0], Word.TAKEN: WORDS[1], Word.UNRECOGNISED: WORDS[2], Word.OPEN: WORDS[3]}[verdict.word]
+        if verdict
+        else WORDS[4]
+    )
 
 
 def side_of(run: OpenRun, view: View) -> int:

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 from evofool.gallery.history import History, history_of
 from evofool.gallery.thumbnails import thumbnail_png
 from evofool.images import decode_png, encode_png
+from evofool.quiz.of_run import people_say
+from evofool.quiz.store import answers_state
+from evofool.quiz.verdicts import Verdict
 from evofool.run.reader import FILE
 from evofool.run.schema import EliteKey
 from evofool.run.stored import ListedElite, StoredRun
@@ -28,6 +31,7 @@ class OpenRun:
         self.stored = StoredRun(folder)
         self._version: int | None = None  # what was read before it is known is read again
         self._pictures = _Pictures()
+        self._answers: tuple[Any, ...] = ()  # the state of the quiz's file that `verdicts` is of
 
     def close(self) -> None:
         self.stored.store.close()
@@ -38,8 +42,11 @@ class OpenRun:
         if version != self._version:
             self._version = version
             self.stored.meta = self.stored.store.meta()
-            for name in ("listed", "history", "keys", "cells"):
+            for name in ("listed", "history", "keys", "cells", "verdicts"):
                 self.__dict__.pop(name, None)
+        if (answers := answers_state(self.stored.folder)) != self._answers:
+            self._answers = answers
+            self.__dict__.pop("verdicts", None)
 
     @cached_property
     def listed(self) -> list[ListedElite]:
@@ -55,6 +62,11 @@ class OpenRun:
     def cells(self) -> dict[str, int]:
         """By the digest of an elite's record its cell."""
         return {key.sha256: key.cell for key in self.keys.values()}
+
+    @cached_property
+    def verdicts(self) -> dict[int, Verdict]:
+        """By cell, what people see in its elite; empty if nobody was asked."""
+        return people_say(self.stored) if self.keys else {}
 
     @cached_property
     def history(self) -> History | None:

@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 from evofool.explain.folder import PAGE
 from evofool.explain.phrases import confidence_text, signed, three_decimals
 from evofool.gallery.catalogue import Entry
-from evofool.gallery.grid import SORTS, View, drawn, side_of, tiles
+from evofool.gallery.grid import SORTS, WORDS, View, drawn, side_of, tiles
 from evofool.gallery.levels import LEVELS, level_of
 from evofool.gallery.live import standing
 from evofool.gallery.open_runs import OpenRun
 from evofool.gallery.thumbnails import SIDES
-from evofool.quiz.of_run import people_say
+from evofool.image_metrics.names import HAS_OWN_SHAPE
 from evofool.run.lineage import ancestors
 from evofool.run.schema import IMAGE_METRICS, EliteKey
 from evofool.run.stored import ListedElite
@@ -106,6 +106,8 @@ def grid_page(run: OpenRun, entry: Entry, view: View) -> dict[str, Any]:
         "tiles": found,
         "view": view,
         "sorts": SORTS,
+        "words": WORDS,
+        "asked": bool(run.verdicts),
         "levels": LEVELS,
         "sides": SIDES,
         "side": side_of(run, view),
@@ -179,9 +181,10 @@ def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entr
         "before": cells[place - 1] if place else None,
         "after": cells[place + 1] if place + 1 < len(cells) else None,
         "position": (place + 1, len(cells)),
-        "metrics": [(name, metrics[name]) for name in IMAGE_METRICS if name in metrics],
+        "metrics": [(name, metrics[name]) for name in IMAGE_METRICS if name in metrics and name != HAS_OWN_SHAPE],
         "graph_text": graph_text,
-        "people": people_say(run.stored).get(row.cell, ""),
+        "people": verdict.with_counts(run.stored.labels) if (verdict := run.verdicts.get(row.cell)) else "",
+        "shaped": metrics.get(HAS_OWN_SHAPE) == 1,
         "replaced": replaced[-_LONGEST_LINE:],
         "replacements": len(replaced),
         "best_of_class": found.row.cell == best.row.cell,

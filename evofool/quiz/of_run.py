@@ -17,8 +17,8 @@ from evofool.quiz.raters import named, person, standing
 from evofool.quiz.schema import Code, Record, Session
 from evofool.quiz.shares import archive_summary
 from evofool.quiz.store import QuizStore
-from evofool.quiz.tally import Answers, count_answers
-from evofool.quiz.verdicts import Verdict, judged
+from evofool.quiz.tally import PRESETS, Answers, count_answers
+from evofool.quiz.verdicts import UNRECOGNISED_BELOW, Verdict, judged
 from evofool.run.stored import Elite, StoredRun
 from evofool.targets.labels import is_rejection
 
@@ -121,13 +121,35 @@ class RunVerdicts:
         return archive_summary(self.verdicts, self.answers, self.names)
 
 
-def people_say(stored: StoredRun) -> dict[int, str]:
-    """By cell, the verdict of people on its elite, in words, with the counts; empty if nobody was asked: no quiz.db."""
+def people_say(stored: StoredRun) -> dict[int, Verdict]:
+    """By cell, the verdict of people on its elite; empty if nobody was asked: no quiz.db."""
+    found = asked(stored)
+    return {elite.row.cell: verdict for elite, verdict in found.by_elite} if found else {}
+
+
+def asked(stored: StoredRun) -> RunVerdicts | None:
+    """What people said of a run's elites; None if nobody was asked: no quiz.db."""
     if not QuizStore.exists(stored.folder):
-        return {}
+        return None
     with QuizStore.open(stored.folder) as store:
-        seen = run_verdicts(stored, store.records(), store.codes())
-    return {elite.row.cell: f"{v.text(stored.labels)}: {v.counts()}" for elite, v in seen.by_elite}
+        return run_verdicts(stored, store.records(), store.codes())
+
+
+def told_in_words(found: RunVerdicts | None) -> str:
+    """What people said of a run's images, in sentences: how many raters, and how often each verdict was given."""
+    if found is None or not found.by_elite:
+        return "Nobody was asked what they see in these images."
+    summary = found.summary()
+    counts, judged, pairs, raters = summary["counts"], summary["judged"], summary["pairs"], summary["raters"]
+    who = f"{raters} raters" if raters != 1 else "One rater"
+    told = f"{who} who passed the checks were" if raters != 1 else f"{who} who passed the checks was"
+    told += f" asked what they see. {judged} of {pairs} pairs of image and class were seen by at least {PRESETS[0]} of them"
+    if not judged:
+        return f"{told}, so there is no verdict on any."
+    return (
+        f"{told}: {counts['recognised']} recognised as the class, {counts['taken']} taken for another class, "
+        f"{counts['unrecognised']} unrecognised (under {UNRECOGNISED_BELOW:.0%} of people), {counts['open']} open."
+    )
 
 
 def run_verdicts(stored: StoredRun, records: Sequence[Record], codes: Sequence[Code]) -> RunVerdicts:

@@ -35,6 +35,26 @@ _NOT_WRITTEN = "could not be written; what was answered before is safe"
 Row = TypeVar("Row", bound=BaseModel)
 
 
+def answers_state(folder: Path) -> tuple[Any, ...]:
+    """Something that differs once answers about the run in folder were written: size and time of the quiz's file and log."""
+    found = []
+    for path in (folder / FILE, folder / f"{FILE}-wal"):
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            found.append((path.name, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
+
+
+def copy_answers(folders: Iterable[Path], out: Path) -> int:
+    """Store what people said about these runs beside the run in out too; returns how many sessions that were not there."""
+    added = 0
+    for folder in folders:
+        if QuizStore.exists(folder):
+            with QuizStore.open(folder) as source, QuizStore.open(out, write=True) as store:
+                added += store.add_all(source)
+    return added
+
+
 class QuizStore:
     """A quiz's open file."""
 

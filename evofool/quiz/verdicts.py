@@ -23,6 +23,16 @@ UNRECOGNISED_BELOW = 0.25
 """The share of people who would name the class, or would choose it without guessing."""
 
 
+VERDICT_COLUMNS = {
+    "verdict": "string",
+    "verdict_raters": "int64",
+    "verdict_named": "int64",
+    "verdict_chosen": "int64",
+    "verdict_offered": "int64",
+}
+"""The columns of tables that say what people see, with their types; empty of an image that nobody was asked about."""
+
+
 class Word(IntEnum):
     OPEN = 0
     RECOGNISED = 1
@@ -68,6 +78,10 @@ class Verdict:
         uncoded = f" ({self.uncoded} to be coded)" if self.uncoded else ""
         return f"named by {self.named} of {self.raters}{uncoded}, chosen by {self.chosen} of {self.offered}"
 
+    def with_counts(self, labels: Sequence[str]) -> str:
+        """As in "recognised: named by 3 of 5, chosen by 4 of 5"."""
+        return f"{self.text(labels)}: {self.counts()}"
+
     def missing(self) -> str:
         """What an open verdict lacks; "" for another one."""
         if self.word is not Word.OPEN:
@@ -100,6 +114,14 @@ class Verdict:
             "chance": self.chance,
             "missing": self.missing(),
         }
+
+
+def verdict_columns(verdict: Verdict | None, labels: Sequence[str]) -> dict[str, Any]:
+    """VERDICT_COLUMNS of a table's row; all None for None."""
+    if verdict is None:
+        return dict.fromkeys(VERDICT_COLUMNS)
+    values = verdict.text(labels), verdict.raters, verdict.named, verdict.chosen, verdict.offered
+    return dict(zip(VERDICT_COLUMNS, values, strict=True))
 
 
 def words(t: Tally) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from evofool.image_metrics.names import PERCENTILES
 from evofool.run.meta import MOST
-from evofool.run.schema import IMAGE_METRICS, VERDICTS
+from evofool.run.schema import IMAGE_METRICS
 
 
 class Cells(NamedTuple):
@@ -31,7 +31,6 @@ class Column(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
     choices: tuple[str, ...] = ()
-    optional: bool = False  # may be NULL
     bound: str = ""  # "classes", "niches" or "cells": the value is below the run's number of these
     finite: bool = True
 
@@ -57,8 +56,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
     "elites": {
         "cell": _CELL, "class": Column(int, 0, bound="classes"), "niche": Column(int, 0, bound="niches"), "birth": _BIRTH,
         "log_odds": _SCORE, "margin": _SCORE, "search_log_odds": _SCORE, "search_margin": _SCORE, "png": _BLOB,
-        "sha256": _TEXT, "bytes_per_pixel": Column(float, 0), "verdict": Column(str, choices=VERDICTS),
-        "verdict_by": Column(str, optional=True),
+        "sha256": _TEXT, "bytes_per_pixel": Column(float, 0),
     },
     "image_metrics": {
         "cell": _CELL, "name": Column(str, choices=IMAGE_METRICS), "value": _SCORE, "reference": _TEXT,
@@ -121,8 +119,6 @@ def metrics_fault(row: object) -> str:
 
 
 def _holds(column: Column, values: Sequence[Any], cells: Cells) -> bool:
-    if column.optional:
-        values = [value for value in values if value is not None]
     if not set(map(type, values)) <= {column.kind}:
         return False
     if column.choices:

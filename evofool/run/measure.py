@@ -8,7 +8,7 @@ import numpy as np
 
 from evofool.errors import ImageError, TargetError
 from evofool.image_metrics.metrics import CHUNK, ImageMetrics
-from evofool.image_metrics.names import BYTES_PER_PIXEL, HOG, OWN_SHAPE, PIXELS
+from evofool.image_metrics.names import BYTES_PER_PIXEL, HAS_OWN_SHAPE, HOG, OWN_SHAPE, PIXELS
 from evofool.image_metrics.own_shape import OwnShape
 from evofool.images import decode_png
 from evofool.run.schema import EliteRecord, ImageMetric
@@ -47,7 +47,7 @@ def measure_run(
         known = store.meta().references
         wanted = {(name, metrics.references.get(name, "")) for name in metrics.names if name != BYTES_PER_PIXEL}
         shapes = own_shape.classes.tolist() if own_shape else []
-        compared = {(OWN_SHAPE, metrics.references[HOG])}
+        compared = {(name, metrics.references[HOG]) for name in (OWN_SHAPE, HAS_OWN_SHAPE)}
         stale = {row.cell: [m.name for m in row.image_metrics if _is_stale(m, metrics, known)] for row in rows}
         todo = [
             row
@@ -73,11 +73,12 @@ def measure_run(
             ]
             if own_shape:
                 places = [(k, cell) for k, png in enumerate(part) for cell in cells[png] if classes[cell] in shapes]
-                found, _ = own_shape(drawn[[k for k, _ in places]], np.array([classes[cell] for _, cell in places]))
-                measured += [
-                    (cell, ImageMetric(OWN_SHAPE, float(value), metrics.references[HOG]))
-                    for (_, cell), value in zip(places, found, strict=True)
-                ]
+                found, flags = own_shape(drawn[[k for k, _ in places]], np.array([classes[cell] for _, cell in places]))
+                for name, column in ((OWN_SHAPE, found), (HAS_OWN_SHAPE, flags)):
+                    measured += [
+                        (cell, ImageMetric(name, float(value), metrics.references[HOG]))
+                        for (_, cell), value in zip(places, column, strict=True)
+                    ]
             store.set_image_metrics(
                 measured,
                 metrics.reference_details,

@@ -180,8 +180,6 @@ def _elite(best: BestElite, number: dict[GenomeId, int]) -> NewElite:
         scores=(row.log_odds, row.margin, row.search_log_odds, row.search_margin),
         png=row.png,
         pixels=best.pixels,
-        verdict=row.verdict,
-        verdict_by=row.verdict_by,
         image_metrics=row.image_metrics,
     )
 

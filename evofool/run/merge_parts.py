@@ -49,11 +49,11 @@ class BestElite:
     @property
     def order(self) -> tuple[Any, ...]:
         """The least one wins. Copies of one elite have an order too, so that the order of reading does not matter: the
-        better score first, then one with a verdict, then one with more image metrics."""
+        better score first, then one with more image metrics."""
         r = self.row
         best, other = (r.margin, r.log_odds) if self.rank == "margin" else (r.log_odds, r.margin)
-        later = (r.verdict == "unjudged", r.verdict, r.verdict_by or "", -len(r.image_metrics), r.image_metrics)
-        return (-best, self.genome_id, -other, -r.search_log_odds, -r.search_margin, *later)
+        metrics = -len(r.image_metrics), r.image_metrics
+        return (-best, self.genome_id, -other, -r.search_log_odds, -r.search_margin, *metrics)
 
 
 class QuarantinedGenome(NamedTuple):

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evofool.image_metrics.names import FEATURES, HOG, OWN_SHAPE, PIXELS, TOTAL_VARIATION
+from evofool.image_metrics.names import FEATURES, HAS_OWN_SHAPE, HOG, OWN_SHAPE, PIXELS, TOTAL_VARIATION
 from evofool.search.records import CellChange, Commit, Offspring, RunnerUp
 
-VERDICTS = ("unjudged", "unrecognised", "recognised")
-IMAGE_METRICS = (PIXELS, HOG, FEATURES, TOTAL_VARIATION, OWN_SHAPE)
+IMAGE_METRICS = (PIXELS, HOG, FEATURES, TOTAL_VARIATION, OWN_SHAPE, HAS_OWN_SHAPE)
 """The image metrics that may be measured of an elite's image later; evofool/image_metrics defines them."""
 
-TABLES = f"""
+TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 -- every genome that was ever in the list of a cell; mother and father are births, -1 for the first ones. steps 0: genome is
 -- whole; else it is the difference from its mother's (evofool/search/delta.py), and the whole one is that many differences
@@ -27,13 +26,11 @@ CREATE TABLE cell_history (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL, birth 
                      log_odds REAL NOT NULL, margin REAL NOT NULL, switched INTEGER NOT NULL);
 CREATE INDEX cell_history_by_birth ON cell_history (birth);
 -- the elites now. log_odds and margin are those of the float32 network, search_log_odds and search_margin those that the
--- search ranked by, in its own number format (the same where that is float32). verdict and verdict_by say later what people
--- see in the image (Store.set_verdict)
+-- search ranked by, in its own number format (the same where that is float32)
 CREATE TABLE elites (cell INTEGER PRIMARY KEY, class INTEGER NOT NULL, niche INTEGER NOT NULL, birth INTEGER NOT NULL,
                      log_odds REAL NOT NULL, margin REAL NOT NULL, search_log_odds REAL NOT NULL,
                      search_margin REAL NOT NULL, png BLOB NOT NULL, sha256 TEXT NOT NULL,
-                     bytes_per_pixel REAL NOT NULL,
-                     verdict TEXT NOT NULL DEFAULT 'unjudged' CHECK (verdict IN {VERDICTS}), verdict_by TEXT);
+                     bytes_per_pixel REAL NOT NULL);
 -- measured of an elite's image later (Store.set_image_metrics); deleted when the elite is replaced. reference: the key, in
 -- meta.references, of the real images that it was compared with; empty where there are none
 CREATE TABLE image_metrics (cell INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, reference TEXT NOT NULL,
@@ -154,7 +151,7 @@ class ImprovementRow(NamedTuple):
 
 @dataclass(frozen=True)
 class EliteRecord:
-    """An elite as stored but for its image: its scores and parents, and what was measured or said of it later."""
+    """An elite as stored but for its image: its scores and parents, and what was measured of it later."""
 
     cell: int
     class_id: int
@@ -169,8 +166,6 @@ class EliteRecord:
     search_margin: float
     sha256: str
     bytes_per_pixel: float
-    verdict: str
-    verdict_by: str | None
     method: str  # what made its genome: "evolved", or the method's name
     image_metrics: tuple[ImageMetric, ...] = ()  # by name
 
@@ -197,8 +192,6 @@ class NewElite:
     scores: tuple[float, float, float, float]
     png: bytes
     pixels: int
-    verdict: str = "unjudged"
-    verdict_by: str | None = None
     image_metrics: tuple[ImageMetric, ...] = ()
 
 

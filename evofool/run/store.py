@@ -27,7 +27,6 @@ from evofool.run.schema import (
     IMAGE_METRICS,
     OPTIONAL_TABLES,
     TABLES,
-    VERDICTS,
     Checkpoint,
     ImageMetric,
     NewElite,
@@ -39,7 +38,7 @@ from evofool.run.table_writer import TableWriter
 from evofool.whole_file import whole_file
 
 FORMAT = "evofool.run"
-VERSION = 6
+VERSION = 7
 _OPTIONAL = "".join(OPTIONAL_TABLES.values())
 _APPLICATION_ID = 0x65766F66  # "evof"
 _NOT_WRITTEN = "could not be written; what was saved before is safe, and the run goes on from there"
@@ -214,16 +213,6 @@ class Store(Reader):
             tables.insert("improvements", c.improvements)
             self._put(tables, self.meta().updated(**c.state).model_dump())
 
-    def set_verdict(self, cell: int, verdict: str, verdict_by: str) -> None:
-        """Store what people see in an elite's image. verdict is one of VERDICTS; verdict_by: who said so."""
-        if verdict not in VERDICTS:
-            raise ValueError(f"verdict {verdict!r} is none of {VERDICTS}")
-        with self._transaction() as tables:
-            rows = self._db.execute("SELECT * FROM elites WHERE cell = ?", (cell,)).fetchall()
-            if not rows:
-                raise StoreError(f"{self.path} has no elite in cell {cell}")
-            tables.replace("elites", [(*rows[0][:-2], verdict, verdict_by)])
-
     def set_image_metrics(
         self,
         rows: Sequence[tuple[int, ImageMetric]],
@@ -286,7 +275,7 @@ class Store(Reader):
 def _elite_row(e: NewElite) -> tuple[Any, ...]:
     digest = elite_digest(e.class_id, e.niche, e.birth, e.scores, e.png)
     own = e.cell, e.class_id, e.niche, e.birth, *e.scores
-    return *own, e.png, digest, len(e.png) / e.pixels, e.verdict, e.verdict_by
+    return *own, e.png, digest, len(e.png) / e.pixels
 
 
 def _pending_row(p: Pending) -> tuple[Any, ...]:

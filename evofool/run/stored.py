@@ -55,8 +55,6 @@ class ListedElite:
             "method": r.method,
             "bytes_per_pixel": r.bytes_per_pixel,
             **{name: metrics.get(name) for name in IMAGE_METRICS},  # None: not measured
-            "verdict": r.verdict,
-            "verdict_by": r.verdict_by,
             "drifted": self.drifted,
             "record_sha256": r.sha256,  # over class, niche, birth, scores and PNG
         }
@@ -85,7 +83,7 @@ class ListedRunnerUp(ListedElite):
 
     def summary(self) -> dict[str, Any]:
         """As of an elite."""
-        unknown = ("confidence", "log_odds", "margin", "bytes_per_pixel", "verdict", "record_sha256")
+        unknown = ("confidence", "log_odds", "margin", "bytes_per_pixel", "record_sha256")
         return {**super().summary(), **dict.fromkeys(unknown)}
 
 
@@ -262,7 +260,7 @@ class StoredRun:
                 scores = (p.log_odds, p.margin) * 2
                 method = methods.get(p.birth, "evolved")
                 made = p.birth, batch, p.mother, p.father
-                row = EliteRecord(cell, cell // self.niches, p.niche, *made, *scores, "", 0.0, "unjudged", None, method)
+                row = EliteRecord(cell, cell // self.niches, p.niche, *made, *scores, "", 0.0, method)
                 found.append(ListedRunnerUp(row, self.labels[row.class_id], self._drifted(row), place=p.place))
         return found
 

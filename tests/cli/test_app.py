@@ -257,7 +257,7 @@ def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
         for key, value in {
             "class": row.class_id, "label": str(row.class_id), "log_odds": row.log_odds, "margin": row.margin,
             "birth": row.birth, "mother": row.mother, "father": row.father, "batch": row.batch, "niche": 0,
-            "verdict": "unjudged", "verdict_by": None, "nearest_real_pixels_percentile": None, "total_variation": None,
+            "verdict": None, "verdict_raters": None, "nearest_real_pixels_percentile": None, "total_variation": None,
             "record_sha256": row.sha256, "bytes_per_pixel": row.bytes_per_pixel,
         }.items():  # fmt: skip
             assert elite[key] == value

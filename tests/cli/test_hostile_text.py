@@ -164,7 +164,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         db.execute("INSERT INTO quarantine VALUES (?, 0, -1, -1, ?, 'a reason')", (10**6, genome))
         db.execute("INSERT INTO methods VALUES (?, 'seed')", (birth,))
         db.executemany("INSERT INTO image_metrics VALUES (?, ?, 1.0, 'key')", [(cell, name) for name in IMAGE_METRICS])
-        db.execute("UPDATE elites SET verdict_by = 'a person'")
         db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
     return folder
 

@@ -15,7 +15,7 @@ from evofool.run.stored import StoredRun
 from evofool.text import visible
 from tests.cli.samples import one_sentence
 from tests.commands import Call
-from tests.quiz.samples import DIGITS, made_up_run, picture, real, record
+from tests.quiz.samples import DIGITS, asked, made_up_run, picture, real, record
 from tests.quiz.test_answer_csv import jspsych, page, written
 
 HOSTILE = "\x1b[31mPWN\x07\u202e"
@@ -31,19 +31,6 @@ def run(plain: Path, tmp_path: Path) -> Path:
     """In the folder that the command runs in, by its name."""
     shutil.copytree(plain, tmp_path / "run")
     return Path("run")
-
-
-def asked(folder: Path, kinds: list[simulated.Kind], first: int = 1, name: str = "rater") -> None:
-    """Sessions of people about a run, whose answers a function gives, so that the whole way to the table can be tested."""
-    images = [picture(1000 + c) for c in range(10)], list(range(10))
-    with StoredRun(folder) as stored, QuizStore.open(folder, write=True) as store:
-        store._db.execute("PRAGMA synchronous = OFF")  # a thousand answers, and no crash to survive
-        for seed, kind in enumerate(kinds, start=first):
-            session = new_session(stored, f"{name} {seed}", seed)
-            found = begin(stored, store, session, images)  # type: ignore[arg-type]
-            for answer in simulated.answers(kind, found.trials, DIGITS, seed):
-                store.answer(session.id, answer)
-            store.end(session.id, End(at=float(seed)))
 
 
 def test_a_run_that_nobody_was_asked_about_says_so(call: Call, run: Path) -> None:
@@ -171,3 +158,12 @@ def test_what_cannot_be_read_is_one_sentence(call: Call, run: Path, tmp_path: Pa
     (tmp_path / "run" / "quiz.db").write_bytes(b"none" * 999)
     one_sentence(call("verdicts", run), r"quiz\.db is not a quiz of evofool, or is damaged")
     one_sentence(call("show", run), r"quiz\.db is not a quiz of evofool, or is damaged")
+
+
+def test_a_merge_takes_the_answers_along(call: Call, run: Path) -> None:
+    asked(run, ["perfect"] * 5)
+    assert "5 sessions of people who said what they see: copied too" in call("merge", run, "--out", "merged").out
+    verdicts = [json.loads(call("verdicts", folder, "--json").out)["verdicts"] for folder in (run, "merged")]
+    words = [[(v["class"], v["verdict"], v["named"]) for v in each] for each in verdicts]
+    assert words[0] == words[1]
+    assert len(words[0]) == 10

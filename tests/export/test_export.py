@@ -19,6 +19,7 @@ from evofool.export.export import export
 from evofool.export.parquet import COLUMNS, read_images, write_elites
 from evofool.images import decode_png
 from evofool.machine import torch_threads
+from evofool.quiz.verdicts import VERDICT_COLUMNS
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
@@ -102,13 +103,13 @@ def test_a_row_holds_the_stored_png_and_all_that_is_known_of_it(direct: StoredRu
         assert image["bytes"] == elite.row.png
         assert image["path"] == f"{elite.label}_{elite.confidence:.6f}_{elite.row.birth}_niche{elite.row.niche}.png"
         assert row.pop("run") == direct.meta.id
-        expected |= {"label": expected.pop("class"), "label_name": expected["label"]}
+        expected |= {"label": expected.pop("class"), "label_name": expected["label"], **dict.fromkeys(VERDICT_COLUMNS)}
         assert row == expected
 
 
 def test_every_thing_that_is_told_of_an_elite_has_a_column(run: StoredRun) -> None:
     expected = run.elites()[0].summary()
-    assert COLUMNS.keys() - {"run", "label_name"} == expected.keys() - {"class", "label"}
+    assert COLUMNS.keys() - {"run", "label_name", *VERDICT_COLUMNS} == expected.keys() - {"class", "label"}
 
 
 def test_the_schema_says_to_the_datasets_library_what_is_a_picture(run: StoredRun, tmp_path: Path) -> None:

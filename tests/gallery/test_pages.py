@@ -11,12 +11,16 @@ from starlette.testclient import TestClient
 
 from evofool.gallery.history import history_of
 from evofool.gallery.security import Tokens
+from evofool.image_metrics.names import HAS_OWN_SHAPE, OWN_SHAPE
 from evofool.images import decode_png
 from evofool.recipe import load
 from evofool.run.run import Run
+from evofool.run.schema import ImageMetric
+from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.targets import Target, target
 from tests.gallery.server import client
+from tests.quiz.samples import asked, made_up_run
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '"><script>alert(2)</script>', "../../etc", "{{7*7}}", "' onload='alert(3)"]
 
@@ -47,6 +51,28 @@ def test_a_grid_has_the_image_of_every_cell_as_it_is_stored(gallery: TestClient,
             drawn = gallery.get(f"{address}/drawn/{elite.row.birth}.png").content
             assert (decode_png(drawn) == elite.image).all(), "drawn again it is the same"
     assert page.count("data-cell=") == len(elites)
+
+
+def test_a_grid_says_what_people_see_and_what_is_shaped_like_its_class(tmp_path: Path) -> None:
+    folder = made_up_run(tmp_path / "run")
+    with Store.open(folder, write=True) as store:
+        details = {"key": {"images": "digits", "reference": 9, "held_out": 9}}
+        metrics = [(c, ImageMetric(OWN_SHAPE, 50.0 + 4 * (c != 3), "key")) for c in range(10)]
+        store.set_image_metrics([*metrics, (3, ImageMetric(HAS_OWN_SHAPE, 1.0, "key"))], details)
+    with client(tmp_path, Tokens()) as gallery:
+        (address,) = runs_of(gallery).values()
+        page = gallery.get(address).text
+        assert page.count("shaped like its class") == 1
+        assert 'name="said"' not in page, "nobody was asked"
+        assert re.findall(r'data-cell="(\d+)"', gallery.get(address, params={"sort": "shape"}).text)[0] == "3"
+        assert "Shaped like its class" in gallery.get(f"{address}/cell/3").text
+        assert "Shaped like its class" not in gallery.get(f"{address}/cell/4").text
+
+        asked(folder, ["perfect"] * 5)
+        assert gallery.get(address).text.count('<span class="said">recognised</span>') == 10, "answers come while it is open"
+        assert "recognised: named by 5 of 5, chosen by 5 of 5" in gallery.get(f"{address}/cell/3").text
+        for said, count in (("recognised", 10), ("open", 0), ("nobody was asked", 0), ("no such word", 10)):
+            assert gallery.get(address, params={"said": said}).text.count("data-cell=") == count
 
 
 def test_the_address_sorts_and_chooses(gallery: TestClient, root: Path) -> None:

@@ -7,10 +7,12 @@ import numpy as np
 from evofool.quiz import simulated
 from evofool.quiz.materials import Candidate, Materials, materials, session_id
 from evofool.quiz.names import Names
+from evofool.quiz.of_run import begin, new_session
 from evofool.quiz.schema import End, Record, Session
 from evofool.quiz.store import QuizStore
 from evofool.recipe import Recipe, parse
 from evofool.run.run import Run
+from evofool.run.stored import StoredRun
 from evofool.targets import Target
 
 SHAPE = (1, 8, 8)
@@ -67,6 +69,19 @@ def take(store: QuizStore, source: Record, images: dict[str, bytes]) -> None:
         store.answer(source.session.id, answer)
     if source.end:
         store.end(source.session.id, source.end)
+
+
+def asked(folder: Path, kinds: list[simulated.Kind], first: int = 1, name: str = "rater") -> None:
+    """Sessions of people about a run, whose answers a function gives, so that the whole way to the table can be tested."""
+    images = [picture(1000 + c) for c in range(10)], list(range(10))
+    with StoredRun(folder) as stored, QuizStore.open(folder, write=True) as store:
+        store._db.execute("PRAGMA synchronous = OFF")  # a thousand answers, and no crash to survive
+        for seed, kind in enumerate(kinds, start=first):
+            session = new_session(stored, f"{name} {seed}", seed)
+            found = begin(stored, store, session, images)  # type: ignore[arg-type]
+            for answer in simulated.answers(kind, found.trials, DIGITS, seed):
+                store.answer(session.id, answer)
+            store.end(session.id, End(at=float(seed)))
 
 
 def made_up_run(folder: Path, names: Names = DIGITS, shape: tuple[int, int, int] = SHAPE) -> Path:

@@ -259,27 +259,6 @@ def test_big_pixels_stay_differences(runs: Callable[[str], list[Path]], tmp_path
 # -- what goes along
 
 
-def test_a_verdict_goes_along_and_a_judged_copy_of_an_elite_is_taken(
-    runs: Callable[[str], list[Path]], tmp_path: Path
-) -> None:
-    a, b, _ = runs("direct")
-    with_verdict = copy(a, tmp_path / "with_verdict")
-    with Store.open(with_verdict, write=True) as store:
-        for cell in range(CLASSES):
-            store.set_verdict(cell, "unrecognised", "three people")
-    merge([a], tmp_path / "plain")
-    for name, order in (("one", [with_verdict, tmp_path / "plain", b]), ("other", [b, tmp_path / "plain", with_verdict])):
-        merge(order, tmp_path / name)
-    assert content(tmp_path / "one") == content(tmp_path / "other")
-    origins, from_a = origins_of(tmp_path / "one"), 0
-    for row in elites_of(tmp_path / "one").values():
-        known = (row.verdict, row.verdict_by)
-        ours = origins[row.birth][0] == meta_of(a).id
-        assert known == (("unrecognised", "three people") if ours else ("unjudged", None))
-        from_a += ours
-    assert 0 < from_a < CLASSES
-
-
 def test_measures_go_along_and_so_does_what_they_were_measured_against(
     runs: Callable[[str], list[Path]], tmp_path: Path
 ) -> None:

@@ -23,7 +23,6 @@ from evofool.recipe import load
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.schema import (
-    VERDICTS,
     Checkpoint,
     ImageMetric,
     elite_digest,
@@ -92,7 +91,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         assert (row.birth, row.batch, row.mother, row.father, found["genomes"][row.birth], 0) == genome
         assert row.bytes_per_pixel == len(new.png) / 64
         assert row.sha256 == row.digest()
-        assert (row.verdict, row.verdict_by, row.image_metrics) == ("unjudged", None, ())
+        assert row.image_metrics == ()
         assert row.method == ("apgd" if row.birth == 8 else "evolved")
 
 
@@ -145,35 +144,6 @@ def test_the_digest_changes_with_every_part_of_an_elite(run_folder: Path) -> Non
     assert len(digests) == 1 + len(changes)
     # a number's end and the next one's beginning cannot be mistaken for each other
     assert elite_digest(1, 12, 3, [0.0], b"") != elite_digest(11, 2, 3, [0.0], b"")
-
-
-# --- judging
-
-
-def test_a_verdict_is_kept_until_the_cell_changes_hands(run_folder: Path) -> None:
-    with Store.open(run_folder, write=True) as store:
-        store.set_verdict(1, "unrecognised", "three people")
-        store.set_verdict(2, "recognised", "Kim")
-        one_cell = checkpoint(2)
-        store.save(
-            replace(
-                one_cell,
-                genomes=list(one_cell.genomes)[2:],
-                cell_history=one_cell.cell_history[2:],
-                elites=one_cell.elites[2:],
-            )
-        )
-    verdicts = [(e.verdict, e.verdict_by) for e in read(run_folder)["elites"]]
-    assert verdicts == [("unjudged", None), ("unrecognised", "three people"), ("unjudged", None)]
-
-
-def test_a_verdict_that_is_none_is_refused(run_folder: Path) -> None:
-    with Store.open(run_folder, write=True) as store:
-        with pytest.raises(ValueError, match="'nice' is none of"):
-            store.set_verdict(1, "nice", "Kim")
-        for verdict in VERDICTS:
-            store.set_verdict(1, verdict, "Kim")
-        assert store.elites()[1].verdict == VERDICTS[-1]
 
 
 # --- measuring
@@ -308,7 +278,7 @@ def test_a_run_of_another_version_is_refused_with_both_versions(run_folder: Path
     database.close()
     for write in (False, True):
         with pytest.raises(
-            StoreError, match=r"is a run of version .*; this evofool reads version 6\. Run its recipe again, or"
+            StoreError, match=r"is a run of version .*; this evofool reads version 7\. Run its recipe again, or"
         ):
             Store.open(run_folder, write)
 
