@@ -1,6 +1,7 @@
 """Whether an image has the shape of its class: its distance to real digits of that class, once both are normalised.
 
-A measure, not a verdict on what people see. Grain, as in the images of gradient methods, hides strokes from it.
+A measure, not a verdict on what people see. Strong grain, as in the images of gradient methods, and strong stripes hide
+strokes from it (docs/measured.md).
 """
 
 from collections.abc import Sequence
