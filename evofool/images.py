@@ -104,6 +104,23 @@ def decode_png(png: bytes, where: str = "PNG", shape: tuple[int, int, int] | Non
 
     ImageError, naming `where`, for anything else than such a PNG, and for one of more than MOST_PIXELS.
     """
+    picture = opened_png(png, where, shape=shape)
+    if picture.mode not in ("L", "RGB"):
+        raise ImageError(f"{where}: PNG of mode {picture.mode}; expected 8-bit grey (L) or RGB")
+    image = from_pil(picture)
+    if shape is not None and image.shape != shape:
+        raise ImageError(f"{where}: its picture is {image.shape}, not {shape}")
+    return image
+
+
+def opened_png(
+    png: bytes, where: str = "PNG", most: int = MOST_PIXELS, shape: tuple[int, int, int] | None = None
+) -> Image.Image:
+    """The decoded picture of a PNG of any mode. most: pixels. shape: (C, H, W), whose size it has to have; None: any size.
+
+    ImageError, naming `where`, for anything else than a whole PNG, and for one of more pixels or of another size, which is
+    told from its header, before anything is decoded.
+    """
     if not isinstance(png, bytes):
         raise ImageError(f"{where}: a PNG is bytes, not a {type(png).__name__}")
     # The size is read from the header, because Pillow would warn of a large picture first, and unpack it.
@@ -111,17 +128,14 @@ def decode_png(png: bytes, where: str = "PNG", shape: tuple[int, int, int] | Non
     if png[12:16] == b"IHDR":
         if shape is not None and (height, width) != shape[1:]:
             raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels, not {shape[2]:,} x {shape[1]:,}")
-        if width * height > MOST_PIXELS:
-            raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels; {MOST_PIXELS:,} are the most that is read")
+        if width * height > most:
+            raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels; {most:,} are the most that is read")
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            if picture.width * picture.height > most:  # whose first chunk is another one
+                raise ImageError(f"{where}: a picture of {picture.width:,} x {picture.height:,} pixels; {most:,} are the most")
             picture.load()
-            if picture.mode not in ("L", "RGB"):
-                raise ImageError(f"{where}: PNG of mode {picture.mode}; expected 8-bit grey (L) or RGB")
-            image = from_pil(picture)
-            if shape is not None and image.shape != shape:
-                raise ImageError(f"{where}: its picture is {image.shape}, not {shape}")
-            return image
+            return picture
     except ImageError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, *GIANTS) as error:

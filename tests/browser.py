@@ -1,5 +1,7 @@
 """What is checked of any page of evofool in a real browser. The fixture `browser` (conftest) is one."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,13 @@ _SIDEWAYS = """() => [...document.querySelectorAll('main *')].filter(part => {
 def screen(browser: Any, width: int, scheme: str) -> Any:
     """A context of this width, with the colours of this scheme. axe can run in it, which is a script that pages forbid."""
     return browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
+
+
+def save_screenshot(page: Any, name: str) -> None:
+    """A PNG of what the page shows, NAME.png in the folder of the environment variable EVOFOOL_SCREENSHOTS, if that is set."""
+    if folder := os.environ.get("EVOFOOL_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def assert_sound(page: Any) -> None:

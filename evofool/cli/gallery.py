@@ -12,6 +12,10 @@ from evofool.printer import print_lines
 
 ROOTS = typer.Argument(metavar="[ROOT]...", help="Folders with runs, benchmarks and explanations; by default runs.")
 PORT = typer.Option(min=0, max=65535, help="The port of this machine to listen on; 0 takes a free one.")
+ASK = typer.Option("--ask", help="Add a page to draw or upload an image on, and to see what a run's target says of it.")
+TARGET = typer.Option(
+    "--target", metavar="SPEC", help="With --ask: ask this classifier, too (see `evofool targets list`)."
+)
 OPEN = typer.Option("--open/--no-open", help="Open the gallery in a browser.")
 
 
@@ -19,13 +23,19 @@ def gallery(
     roots: Annotated[list[Path] | None, ROOTS] = None,
     port: Annotated[int, PORT] = 0,
     opened: Annotated[bool, OPEN] = True,
+    ask: Annotated[bool, ASK] = False,
+    target: Annotated[str | None, TARGET] = None,
 ) -> None:
     """Show runs in a browser: their images as a grid, live while they evolve, and as they were at any time before.
 
     The server listens on this machine only, and answers only the browser that opens the address that it prints. A button
     explains an image, another one lets a search go on; nothing else changes a run's folder. Ctrl-C ends it.
+    A server is asked about drawings only with a limit: --target "https://...?max_requests=100".
     """
     from evofool.errors import RecipeError
+
+    if target is not None and not ask:
+        raise RecipeError("--target names the classifier that --ask asks: add --ask")
 
     try:
         from evofool.gallery.server import serve
@@ -48,4 +58,4 @@ def gallery(
                 # In a thread: a browser of the terminal would keep the server from beginning.
                 threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
 
-        serve(roots or [Path("runs")], port, begun)
+        serve(roots or [Path("runs")], port, begun, ask, target)

@@ -19,21 +19,28 @@ _NAMES = {"L": "grey", "I;16": "16-bit grey", "I;16B": "16-bit grey", "I;16L": "
 
 
 def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
-    """uint8 (C, H, W) as the target takes it, and a description of the changes, "" if there are none.
+    """uint8 (C, H, W) as the target takes it, and a description of the changes, "" if there are none, as by `fitted`.
+
+    ImageError, naming the file, for a file that cannot be read.
+    """
+    with open_image(file) as opened:
+        return fitted(opened, target, file.name)
+
+
+def fitted(opened: Image.Image, target: Target, name: str) -> tuple[np.ndarray, str]:
+    """A picture as the target takes it, uint8 (C, H, W), and a description of the changes to what `name` names.
 
     A picture of the target's size keeps its pixels: an elite is not resized and cropped as a photograph would be.
-    Transparent pixels are blended with white; 16-bit grey is divided by 257. ImageError, naming the file, for a file that
-    cannot be read.
+    Transparent pixels are blended with white; 16-bit grey is divided by 257.
     """
     channels, height, width = target.shape
     mode = "L" if channels == 1 else "RGB"
-    with open_image(file) as opened:
-        size, old_mode = opened.size, opened.mode
-        picture, flattened = flat(opened)
-        if size == (width, height) and picture.mode in _KEPT:
-            image = from_pil(picture.convert(mode))
-        else:
-            image = to_input(picture, target)
+    size, old_mode = opened.size, opened.mode
+    picture, flattened = flat(opened)
+    if size == (width, height) and picture.mode in _KEPT:
+        image = from_pil(picture.convert(mode))
+    else:
+        image = to_input(picture, target)
     resize = target.details.get("preprocessing", {}).get("resize")
     if resize and size != (width, height):
         how = f" (short side {resize}, centre)"
@@ -41,7 +48,7 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
         how = "" if size[0] * height == size[1] * width else " (distorted)"
     if size == (width, height) and old_mode == mode and not flattened:
         return image, ""
-    return image, _change_text(file, size, old_mode, (width, height), mode, how + flattened)
+    return image, _change_text(name, size, old_mode, (width, height), mode, how + flattened)
 
 
 def read_photograph(file: Path, channels: int, size: int | None = None) -> tuple[np.ndarray, str]:
@@ -71,7 +78,7 @@ def read_photograph(file: Path, channels: int, size: int | None = None) -> tuple
         return from_pil(picture), ""
     change += ", turned upright" if turned else ""
     change += f", because {LARGEST_PHOTOGRAPH:,} pixels are the most" if new != old and not size else ""
-    return from_pil(picture), _change_text(file, size_as_stored, old_mode, new, mode, change)
+    return from_pil(picture), _change_text(file.name, size_as_stored, old_mode, new, mode, change)
 
 
 def flat(picture: Image.Image) -> tuple[Image.Image, str]:
@@ -86,6 +93,6 @@ def flat(picture: Image.Image) -> tuple[Image.Image, str]:
     return picture, ""
 
 
-def _change_text(file: Path, old: tuple[int, int], old_mode: str, new: tuple[int, int], mode: str, how: str) -> str:
+def _change_text(name: str, old: tuple[int, int], old_mode: str, new: tuple[int, int], mode: str, how: str) -> str:
     before, now = (f"{w}x{h} {_NAMES.get(m, m)}" for (w, h), m in ((old, old_mode), (new, mode)))
-    return f"{file.name}: {before} became {now}{how}"
+    return f"{name}: {before} became {now}{how}"

@@ -16,7 +16,9 @@ from starlette.staticfiles import StaticFiles
 
 from evofool.errors import EvofoolError, StoreError
 from evofool.gallery import pages, reports
+from evofool.gallery.asking import BusyError
 from evofool.gallery.catalogue import Catalogue, Entry
+from evofool.gallery.drawing import Drawing
 from evofool.gallery.grid import View
 from evofool.gallery.jobs import JobError, Jobs
 from evofool.gallery.live import Watchers, news
@@ -24,10 +26,12 @@ from evofool.gallery.open_runs import OpenRuns
 from evofool.gallery.security import DRAWING_POLICY, Guard, Tokens
 from evofool.gallery.thumbnails import SIDES
 from evofool.pages.stylesheet import STYLE
+from evofool.targets import Target
 from genomes import GenomeError
 
 _HERE = Path(__file__).parent
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+_STATUS = ((JobError, 409), (BusyError, 429), (StoreError, 404))  # of errors; 400 of others
 _LARGEST = 1024  # pixels of a picture that is drawn larger
 
 
@@ -43,11 +47,13 @@ register_url_convertor("whole", _Whole())
 class Gallery:
     """The state of a server: what there is, and the runs that are open. Every handler is a method."""
 
-    def __init__(self, catalogue: Catalogue, tokens: Tokens) -> None:
+    def __init__(self, catalogue: Catalogue, tokens: Tokens, asking: bool = False, named: Target | None = None) -> None:
+        """asking: images can be drawn, which the targets of runs answer, and `named` if it is given."""
         self.catalogue, self.tokens = catalogue, tokens
         self.runs = OpenRuns()
         self.watchers = Watchers(self.runs)
         self.jobs = Jobs()
+        self.drawing = Drawing(self, named) if asking else None
         loader = PackageLoader("evofool.gallery")
         self._templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         self._templates.filters.update(pages.FILTERS)
@@ -77,6 +83,7 @@ class Gallery:
             Route("/explanation/{id}/{path:path}", self.explanation),
             Route("/gallery.css", self.style),
             Route("/favicon.ico", self.icon),
+            *(self.drawing.routes() if self.drawing else ()),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ]
 
@@ -96,12 +103,12 @@ class Gallery:
         others = [entry for entry in entries if entry.kind != "run" and words.lower() in entry.name.lower()]
         roots = ", ".join(map(str, self.catalogue.roots))
         more = self.catalogue.left_out
-        return self._page("home.html", runs=runs, others=others, text=words, roots=roots, all_runs=len(listed), more=more)
+        return self.page("home.html", runs=runs, others=others, text=words, roots=roots, all_runs=len(listed), more=more)
 
     async def grid(self, request: Request) -> Response:
         entry, view = self._run(request), View.of(request.query_params)
         shown = await self.runs.read(entry.folder, lambda run: pages.grid_page(run, entry, view))
-        return self._page("grid.html", **shown)
+        return self.page("grid.html", **shown)
 
     async def events(self, request: Request) -> Response:
         entry = self._run(request)
@@ -129,11 +136,11 @@ class Gallery:
         entry, cell = self._run(request), request.path_params["cell"]
         explanations = [e for e in await self.runs.call(self.catalogue.scan) if _explains(e, entry)]
         shown = await self.runs.read(entry.folder, lambda run: pages.cell_page(run, entry, cell, explanations))
-        return self._page("cell.html", **shown)
+        return self.page("cell.html", **shown)
 
     async def descent(self, request: Request) -> Response:
         entry, birth = self._run(request), request.path_params["birth"]
-        return self._page(
+        return self.page(
             "descent.html", **await self.runs.read(entry.folder, lambda run: pages.descent_page(run, entry, birth))
         )
 
@@ -174,7 +181,7 @@ class Gallery:
         a = await self.runs.read(first.folder, lambda run: pages.compared_run(run, first))
         b = await self.runs.read(second.folder, lambda run: pages.compared_run(run, second))
         by_difference = request.query_params.get("sort") == "difference"
-        return self._page("compare.html", **pages.compare_page(a, b, by_difference))
+        return self.page("compare.html", **pages.compare_page(a, b, by_difference))
 
     async def elite_picture(self, request: Request) -> Response:
         entry, side = self._run(request), _side(request)
@@ -229,15 +236,15 @@ class Gallery:
         elif isinstance(error, GenomeError):
             status, text = 400, f"{error}."
         else:
-            status = 409 if isinstance(error, JobError) else 404 if isinstance(error, StoreError) else 400
+            status = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
             text = f"{str(error)[:1].upper()}{str(error)[1:]}."
         if request.method == "POST" or request.url.path.endswith((".png", ".json", "/events", "/at", "/now")):
             return Response(f"{text}\n", status, media_type="text/plain")
-        return self._page("error.html", status=status, text=text, status_code=status)
+        return self.page("error.html", status=status, text=text, status_code=status)
 
-    def _page(self, template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
-        form = self.tokens.form
-        return HTMLResponse(self._templates.get_template(template).render(form_token=form, **values), status_code)
+    def page(self, template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
+        common = {"form_token": self.tokens.form, "asking": self.drawing is not None}
+        return HTMLResponse(self._templates.get_template(template).render(**common, **values), status_code)
 
     def _run(self, request: Request) -> Entry:
         return self._entry("run", request.path_params["id"])
@@ -256,6 +263,8 @@ def create_app(gallery: Gallery, port: int) -> Guard:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await gallery.jobs.close()
+        if gallery.drawing:
+            await gallery.drawing.close()
         await gallery.runs.close()
 
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = dict.fromkeys(

@@ -8,20 +8,30 @@ import uvicorn
 
 from evofool.errors import StoreError
 from evofool.gallery.app import Gallery, create_app
+from evofool.gallery.asking import Subject, load
 from evofool.gallery.catalogue import Catalogue
 from evofool.gallery.security import TOKEN, Tokens
 
 HOST = "127.0.0.1"
 
 
-def serve(roots: Sequence[Path], port: int = 0, begun: Callable[[str], None] = lambda _address: None) -> None:
+def serve(
+    roots: Sequence[Path],
+    port: int = 0,
+    begun: Callable[[str], None] = lambda _address: None,
+    asking: bool = False,
+    asked: str | None = None,
+) -> None:
     """Serve what is below roots until Ctrl-C. begun is called with the address that opens it, which has the start's token.
 
-    port: 0 takes a free one. StoreError for a root that is no folder and for a port that is in use.
+    port: 0 takes a free one. asking: images can be drawn, and the targets of the runs, or the one of the spec `asked`, say
+    what they see. StoreError for a root that is no folder and for a port that is in use, TargetError for a target that
+    cannot be asked.
     """
     for root in roots:
         if not root.is_dir():
             raise StoreError(f"there is no folder {root}; name one that has runs in it: evofool gallery FOLDER")
+    named = load(Subject(asked)) if asked is not None else None
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -33,7 +43,7 @@ def serve(roots: Sequence[Path], port: int = 0, begun: Callable[[str], None] = l
         listening.listen()  # from now on a browser that is quick waits
         found = listening.getsockname()[1]
         tokens = Tokens()
-        gallery = Gallery(Catalogue(roots), tokens)
+        gallery = Gallery(Catalogue(roots), tokens, asking, named)
         app = create_app(gallery, found)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, ws="none"

@@ -13,27 +13,31 @@ from evofool.gallery.app import Gallery, create_app
 from evofool.gallery.catalogue import Catalogue
 from evofool.gallery.security import Tokens
 from evofool.gallery.server import GalleryServer
+from evofool.targets import Target
 
 PORT = 8901
 
 
-def client(root: Path, tokens: Tokens, welcome: bool = True) -> TestClient:
+def client(
+    root: Path, tokens: Tokens, welcome: bool = True, asking: bool = False, named: Target | None = None
+) -> TestClient:
     """A client of the gallery of one folder, as a browser that has opened its start address."""
-    found = TestClient(create_app(Gallery(Catalogue([root]), tokens), PORT), base_url=f"http://127.0.0.1:{PORT}")
+    gallery = Gallery(Catalogue([root]), tokens, asking, named)
+    found = TestClient(create_app(gallery, PORT), base_url=f"http://127.0.0.1:{PORT}")
     if welcome:
         assert found.get("/", params={"token": tokens.start}).status_code == 200
     return found
 
 
 @contextlib.contextmanager
-def served(root: Path) -> Iterator[str]:
+def served(root: Path, asking: bool = False) -> Iterator[str]:
     """The start address of a gallery that is served on a free port while the context lasts."""
     import socket
 
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     port, tokens = listening.getsockname()[1], Tokens()
-    gallery = Gallery(Catalogue([root]), tokens)
+    gallery = Gallery(Catalogue([root]), tokens, asking)
     config = uvicorn.Config(create_app(gallery, port), log_level="error", timeout_graceful_shutdown=1)
     server = GalleryServer(config, gallery)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -1,17 +1,22 @@
 """The gallery in a real browser: what the script does, and that no page loses anything or violates axe's rules."""
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from evofool.explain.phrases import confidence_text
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
+from evofool.scores import log_odds
 from evofool.targets import Target
-from tests.browser import assert_sound, screen
+from tests.browser import assert_sound, save_screenshot, screen
 from tests.gallery.server import served
 
 pytestmark = pytest.mark.slow
@@ -19,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def address(root: Path) -> Iterator[str]:
-    with served(root) as found:
+    with served(root, asking=True) as found:
         yield found
 
 
@@ -59,14 +64,18 @@ def test_every_page_is_sound(address: str, root: Path, browser: Any, width: int,
     ids = {name: page.locator("table.runs a", has_text=name).get_attribute("href") for name in ("digits", "other")}
     base = address.split("/?")[0]
     a, b = (found.removeprefix("/run/") for found in ids.values())
-    for path in (
-        ids["digits"],
-        f"{ids['digits']}?at=60&beside=24",
-        f"{ids['digits']}/cell/3",
-        f"{ids['digits']}/descent/{birth}",
-        f"/compare?a={a}&b={b}",
-    ):
+    for name, path in {
+        "grid-10": ids["digits"],
+        "replay": f"{ids['digits']}?at=60&beside=24",
+        "cell": f"{ids['digits']}/cell/3",
+        "descent": f"{ids['digits']}/descent/{birth}",
+        "compare": f"/compare?a={a}&b={b}",
+        "draw": f"/draw?run={a}&cell=3",
+    }.items():
         page.goto(base + path)
+        if name == "draw":
+            page.locator("#answers li").nth(9).wait_for(timeout=90_000)
+        save_screenshot(page, f"gallery-{name}-{width}-{scheme}")
         assert_sound(page)
     assert complaints == []
     context.close()
@@ -181,4 +190,53 @@ def test_the_line_of_descent_can_be_stepped_through(address: str, root: Path, br
     page.keyboard.press("End")
     assert f"/drawn/{birth}.png" in page.locator("#scrub-image").get_attribute("src")
     assert complaints == []
+    context.close()
+
+
+def test_a_stroke_on_the_paper_is_answered(address: str, browser: Any, lenet: Target) -> None:
+    """What is on the paper is what is scored: the answer is that of the canvas' own pixels."""
+    sync_api = waiting()
+    context = browser.new_context()
+    page, complaints = opened(context, address, "digits")
+    page.locator("nav a", has_text="Draw").click()
+    arrived(page, "/draw")
+    sync_api.expect(page.locator("#answers li")).to_have_count(10)
+    box = page.locator("#paper").bounding_box()
+    across, down = box["x"] + box["width"] / 2, box["y"]
+    page.mouse.move(across, down + box["height"] * 0.2)
+    page.mouse.down()
+    page.mouse.move(across, down + box["height"] * 0.8, steps=8)
+    page.mouse.up()
+    shown = page.locator("#answers li b").first
+    read = "c => [...c.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, k) => k % 4 == 0)"
+    image = np.array(page.locator("#paper").evaluate(read), np.uint8).reshape(1, 28, 28)
+    assert image.max() > 200
+    wanted = confidence_text(log_odds(lenet.logits(image[None]))[0].max())
+    sync_api.expect(shown).to_have_text(wanted)
+    page.locator("#invert").click()
+    sync_api.expect(shown).not_to_have_text(wanted)
+    page.locator("#undo").click()
+    sync_api.expect(shown).to_have_text(wanted)
+    assert complaints == []
+    context.close()
+
+
+def test_an_uploaded_photograph_is_fitted_and_lies_on_the_paper(address: str, browser: Any, lenet: Target) -> None:
+    """A JPEG of many pixels: the browser makes it smaller, and says so; the server fits it to the target."""
+    sync_api = waiting()
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
+    page, complaints = opened(context, address)
+    page.goto(f"{address.split('/?')[0]}/draw")
+    sync_api.expect(page.locator("#answers li")).to_have_count(10)
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    file = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()}
+    page.locator("#upload").set_input_files(file)
+    sync_api.expect(page.locator("#fitted")).to_contain_text("from 1600 x 1200 to")
+    sync_api.expect(page.locator("#fitted")).to_contain_text("28x28 grey (distorted)")
+    file = {"name": "text.png", "mimeType": "image/png", "buffer": b"no picture"}
+    page.locator("#upload").set_input_files(file)
+    sync_api.expect(page.locator("#problem")).to_contain_text("not a whole PNG")
+    assert [line for line in complaints if "status of 400" not in line] == []
     context.close()
