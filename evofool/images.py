@@ -132,8 +132,9 @@ def opened_png(
             raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels; {most:,} are the most that is read")
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-            if picture.width * picture.height > most:  # whose first chunk is another one
-                raise ImageError(f"{where}: a picture of {picture.width:,} x {picture.height:,} pixels; {most:,} are the most")
+            width, height = picture.size
+            if width * height > most:  # of a file whose first chunk is another one
+                raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels; {most:,} are the most that is read")
             picture.load()
             return picture
     except ImageError:

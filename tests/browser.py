@@ -19,7 +19,7 @@ def screen(browser: Any, width: int, scheme: str) -> Any:
 
 
 def save_screenshot(page: Any, name: str) -> None:
-    """A PNG of what the page shows, NAME.png in the folder of the environment variable EVOFOOL_SCREENSHOTS, if that is set."""
+    """Write what the page shows as NAME.png into the folder of the environment variable EVOFOOL_SCREENSHOTS, if set."""
     if folder := os.environ.get("EVOFOOL_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=Path(folder) / f"{name}.png")

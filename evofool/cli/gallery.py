@@ -13,9 +13,7 @@ from evofool.printer import print_lines
 ROOTS = typer.Argument(metavar="[ROOT]...", help="Folders with runs, benchmarks and explanations; by default runs.")
 PORT = typer.Option(min=0, max=65535, help="The port of this machine to listen on; 0 takes a free one.")
 ASK = typer.Option("--ask", help="Add a page to draw or upload an image on, and to see what a run's target says of it.")
-TARGET = typer.Option(
-    "--target", metavar="SPEC", help="With --ask: ask this classifier, too (see `evofool targets list`)."
-)
+TARGET = typer.Option("--target", metavar="SPEC", help="With --ask: ask this classifier, too (see `evofool targets list`).")
 OPEN = typer.Option("--open/--no-open", help="Open the gallery in a browser.")
 
 

@@ -71,9 +71,9 @@ class Asker:
     async def ask(self, subject: Subject, png: bytes, with_pixels: bool = False) -> dict[str, Any]:
         """The answer to a PNG, as plain values for the page. Every pass is of one image.
 
-        fitted: how it became the 8-bit image that is scored. classes: the ten surest, each with its number, label, confidence
-        and log-odds as texts, and the confidence as a number. doubts and warnings: in words. pixels, if they are asked for:
-        the image that was scored, base64 of (H, W, C) bytes.
+        fitted: how it became the 8-bit image that is scored. classes: the ten surest, each with its number, label,
+        confidence and log-odds as texts, and the confidence as a number. doubts and warnings: in words. pixels, if they are
+        asked for: the image that was scored, base64 of (H, W, C) bytes.
 
         BusyError while another image is answered. TargetError for a target that cannot be asked, ImageError for what is no
         PNG of at most MOST_PIXELS, ScoreError for an answer that is no number.
@@ -154,7 +154,7 @@ def fit(png: bytes, found: Target) -> tuple[np.ndarray, str]:
     """The 8-bit image that is scored, and how it was made of the PNG, in a sentence."""
     picture = opened_png(png, "the image", MOST_PIXELS)
     image, change = fitted(picture, found, "The image")
-    channels, height, width = found.shape
+    _, height, width = found.shape
     if picture.size == (width, height):
         rgb = np.asarray(picture.convert("RGB"))
         opaque = not picture.has_transparency_data or np.asarray(picture.convert("RGBA"))[..., 3].min() == 255
