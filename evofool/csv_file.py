@@ -5,7 +5,7 @@ import io
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from evofool.errors import StoreError
 from evofool.text import visible
@@ -26,9 +26,20 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     are not printable are escaped (evofool.text.visible).
     """
     with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(map(_cell, columns))
-        table.writerows([_cell(row[column]) for column in columns] for row in rows)
+        _write(file, columns, rows)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """What write_csv writes."""
+    file = io.StringIO(newline="")
+    _write(file, columns, rows)
+    return file.getvalue()
+
+
+def _write(file: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    table = csv.writer(file)
+    table.writerow(map(_cell, columns))
+    table.writerows([_cell(row[column]) for column in columns] for row in rows)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

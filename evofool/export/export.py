@@ -10,12 +10,12 @@ from pathlib import Path
 from evofool.csv_file import write_csv
 from evofool.errors import RecipeError, StoreError
 from evofool.export.card import Exported, card, refuse_license
-from evofool.export.image_file import file_name, picture, refuse_size, resampled, stem
+from evofool.export.image_file import genome_text, home, picture, refuse_size, resampled, stem
 from evofool.export.parquet import write_run
 from evofool.quiz.of_run import asked, told_in_words
 from evofool.quiz.verdicts import Verdict, verdict_columns
 from evofool.run.stored import ListedElite, ListedRunnerUp, StoredRun
-from evofool.text import to_json, visible_lines
+from evofool.text import visible_lines
 from evofool.whole_file import is_temporary
 from genomes import CPPN, Latent
 
@@ -89,12 +89,11 @@ def _image_folder(
 ) -> None:
     rows = []
     for elite in elites:
-        home = folder / _home(run, elite)
-        home.mkdir(exist_ok=True)
-        path = home / f"{stem(elite, run)}.png"
+        path = folder / home(elite, run) / f"{stem(elite, run)}.png"
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(picture(elite, run, size))
         if isinstance(run.encoding, CPPN | Latent):
-            path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
+            path.with_suffix(".json").write_text(genome_text(elite, run), encoding="utf-8")
         place = {"place": elite.place if isinstance(elite, ListedRunnerUp) else 0} if with_places else {}
         # Runners-up are shown to nobody.
         verdict = None if isinstance(elite, ListedRunnerUp) else verdicts.get(elite.row.cell)
@@ -103,12 +102,6 @@ def _image_folder(
     if isinstance(run.encoding, Latent):
         (folder / _DECODER).write_bytes(run.encoding.decoder)
     write_csv(folder / _TABLE, list(rows[0]), rows)
-
-
-def _home(run: StoredRun, elite: ListedElite) -> str:
-    """The folder of an elite's class: 003_tiger_shark."""
-    digits = len(str(len(run.labels) - 1))
-    return f"{elite.row.class_id:0{digits}d}_{file_name(elite.label)}"
 
 
 # --- all of it or nothing

@@ -8,6 +8,7 @@ import numpy as np
 from evofool.errors import StoreError
 from evofool.images import encode_png
 from evofool.run.stored import Elite, ListedElite, ListedRunnerUp, StoredRun
+from evofool.text import to_json
 from genomes import Canvas, Direct, Latent
 
 
@@ -21,6 +22,17 @@ def stem(elite: ListedElite, run: StoredRun) -> str:
     niche = f"_niche{elite.row.niche}" if run.recipe.niches else ""
     place = f"_place{elite.place}" if isinstance(elite, ListedRunnerUp) else ""
     return f"{file_name(elite.label)}_{elite.confidence:.6f}_{elite.row.birth}{niche}{place}"
+
+
+def home(elite: ListedElite, run: StoredRun) -> str:
+    """The folder of an elite's class: 003_tiger_shark."""
+    digits = len(str(len(run.labels) - 1))
+    return f"{elite.row.class_id:0{digits}d}_{file_name(elite.label)}"
+
+
+def genome_text(elite: ListedElite, run: StoredRun) -> str:
+    """The elite's genome, as JSON in a file."""
+    return to_json(run.genome_json(elite)) + "\n"
 
 
 def picture(elite: ListedElite, run: StoredRun, size: int | None = None) -> bytes:

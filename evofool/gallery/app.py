@@ -15,6 +15,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from evofool.errors import EvofoolError, StoreError
+from evofool.export.image_file import file_name
+from evofool.export.selection import selection_zip
 from evofool.gallery import pages, reports
 from evofool.gallery.asking import BusyError
 from evofool.gallery.catalogue import Catalogue, Entry
@@ -24,6 +26,7 @@ from evofool.gallery.jobs import JobError, Jobs
 from evofool.gallery.live import Watchers, news
 from evofool.gallery.open_runs import OpenRuns
 from evofool.gallery.security import DRAWING_POLICY, Guard, Tokens
+from evofool.gallery.selection import chosen_cells
 from evofool.gallery.thumbnails import SIDES
 from evofool.pages.stylesheet import STYLE
 from evofool.targets import Target
@@ -68,6 +71,7 @@ class Gallery:
             Route(f"{run}/events", self.events),
             Route(f"{run}/now", self.now),
             Route(f"{run}/at", self.at),
+            Route(f"{run}/selection.zip", self.selection),
             Route(f"{run}/cell/{{cell:whole}}", self.cell),
             Route(f"{run}/descent/{{birth:whole}}", self.descent),
             Route(f"{run}/elite/{{birth:whole}}-{{sha256}}.png", self.elite_picture),
@@ -131,6 +135,13 @@ class Gallery:
     async def at(self, request: Request) -> Response:
         entry, view = self._run(request), View.of(request.query_params)
         return JSONResponse(await self.runs.read(entry.folder, lambda run: pages.places_at(run, view)))
+
+    async def selection(self, request: Request) -> Response:
+        """A ZIP of the images that were chosen, as they are now."""
+        entry, cells = self._run(request), chosen_cells(request.query_params)
+        made = await self.runs.read(entry.folder, lambda run: selection_zip(run.stored, cells, run.verdicts))
+        headers = {"content-disposition": f'attachment; filename="{file_name(entry.name)}-selection.zip"'}
+        return Response(made, media_type="application/zip", headers=headers)
 
     async def cell(self, request: Request) -> Response:
         entry, cell = self._run(request), request.path_params["cell"]

@@ -1,7 +1,9 @@
 """The gallery in a real browser: what the script does, and that no page loses anything or violates axe's rules."""
 
 import io
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -239,4 +241,26 @@ def test_an_uploaded_photograph_is_fitted_and_lies_on_the_paper(address: str, br
     page.locator("#upload").set_input_files(file)
     sync_api.expect(page.locator("#problem")).to_contain_text("not a whole PNG")
     assert [line for line in complaints if "status of 400" not in line] == []
+    context.close()
+
+
+def test_chosen_images_are_downloaded(address: str, browser: Any, tmp_path: Path) -> None:
+    sync_api = waiting()
+    context = browser.new_context(accept_downloads=True)
+    page, complaints = opened(context, address, "digits")
+    assert page.locator("#export").is_disabled()
+    for key in "jjxjx":
+        page.keyboard.press(key)
+    sync_api.expect(page.locator("#chosen")).to_have_text("2 chosen")
+    with page.expect_download() as started:
+        page.locator("#export").click()
+    started.value.save_as(tmp_path / "some.zip")
+    with zipfile.ZipFile(tmp_path / "some.zip") as archive:
+        chosen = [elite["class"] for elite in json.loads(archive.read("manifest.json"))["elites"]]
+    assert chosen == [1, 2]
+    page.locator("#choose-all").click()
+    sync_api.expect(page.locator("#chosen")).to_have_text("10 chosen")
+    page.locator("#at").evaluate("slider => { slider.value = 48; slider.dispatchEvent(new Event('input')); }")
+    sync_api.expect(page.locator("#selection")).to_be_hidden()
+    assert complaints == []
     context.close()

@@ -24,6 +24,7 @@ document.addEventListener("keydown", event => {
   before = key === "g" ? "g" : "";
   const act = {
     "/": () => $("search") && $("search").focus(),
+    "x": () => pick(document.activeElement),
     "j": () => step(1), "k": () => step(-1),
     "ArrowRight": () => $("after") ? go($("after")) : step(1),
     "ArrowLeft": () => $("before") ? go($("before")) : step(-1),
@@ -45,6 +46,46 @@ if ($("compare")) {
   const boxes = [...document.querySelectorAll('input[name="run"]')];
   const look = () => { $("compare").disabled = boxes.filter(box => box.checked).length !== 2; };
   boxes.forEach(box => box.addEventListener("change", look));
+  look();
+}
+
+// Images that are chosen for an export.
+
+function pick(tile) {
+  const box = tile.parentElement && tile.parentElement.querySelector(".pick");
+  if (box) box.click();
+}
+
+// The numbers as ranges, "0-9,12": thousands of them have to fit into an address.
+function ranges(numbers) {
+  const found = [];
+  for (const number of [...numbers].sort((a, b) => a - b)) {
+    const last = found[found.length - 1];
+    if (last && last[1] + 1 === number) last[1] = number;
+    else found.push([number, number]);
+  }
+  return found.map(([first, last]) => first === last ? first : `${first}-${last}`).join(",");
+}
+
+if ($("selection")) {
+  const boxes = [...document.querySelectorAll(".pick")], form = $("selection");
+  const chosen = () => boxes.filter(box => box.checked);
+  const look = () => {
+    const count = chosen().length;
+    $("grid").classList.toggle("choosing", count > 0);
+    $("chosen").textContent = count ? `${thousands(count)} chosen` : "Tick images to choose them.";
+    $("export").disabled = !count;
+    $("choose-none").hidden = !count;
+  };
+  const set = checked => { boxes.forEach(box => { box.checked = checked; }); look(); };
+  $("choose-all").hidden = false;
+  $("choose-all").onclick = () => set(true);
+  $("choose-none").onclick = () => set(false);
+  boxes.forEach(box => box.addEventListener("change", look));
+  form.addEventListener("submit", event => {
+    event.preventDefault();
+    location.href = `${form.getAttribute("action")}?cells=${ranges(chosen().map(box => Number(box.value)))}`;
+  });
   look();
 }
 
@@ -245,6 +286,10 @@ function replay(stream) {
   function moved(which) {
     const { input } = sliders[which];
     if (stream) stream.stop();
+    // What is exported are the images of now.
+    const past = Number(slider.value) < last();
+    grid.classList.toggle("earlier", past);
+    if ($("selection")) $("selection").hidden = past;
     $(`${input.id}-text`).textContent = `${thousands(input.value)} evaluations`;
     const url = new URL(location.href);
     url.searchParams.set(input.id, input.value);
