@@ -24,7 +24,7 @@ from evofool.bench.arms import (
 from evofool.bench.cell_job import CellJob, JobSurrogate
 from evofool.bench.headline import SUITE
 from evofool.errors import RecipeError
-from evofool.export.export import file_name
+from evofool.export.image_file import file_name
 from evofool.recipe import faults_text, from_file, override, shipped_benches
 from evofool.recipe import parse as parse_run
 from evofool.recipe_parts import FolderName, RayPart

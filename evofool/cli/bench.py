@@ -221,7 +221,7 @@ def recipe_of(
 ) -> "BenchRecipe":
     """The recipe of a file or a shipped name, with options, targets and surrogates added; without one, of these alone."""
     from evofool.bench.plan import load, parse
-    from evofool.export.export import file_name
+    from evofool.export.image_file import file_name
     from evofool.recipe import override
 
     named = [{"target": spec} for spec in targets]

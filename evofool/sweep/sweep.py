@@ -8,7 +8,7 @@ from typing import Any
 
 from evofool.cluster.settings import RayOptions
 from evofool.errors import EvofoolError, RecipeError, StoreError, TargetError
-from evofool.export.export import file_name
+from evofool.export.image_file import file_name
 from evofool.json_file import read_json, write_json
 from evofool.recipe import Recipe, parse
 from evofool.run.reader import FILE

@@ -14,7 +14,7 @@ from evofool.bench.gate.earlier import read_earlier
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.result_file import load_result
 from evofool.errors import EvofoolError, Interrupted, RecipeError
-from evofool.export.export import file_name
+from evofool.export.image_file import file_name
 from evofool.printer import print_traceback
 from evofool.sweep.runner import OnProgress
 
