@@ -90,7 +90,7 @@ BENCH_FLOORS = (
     ("entries", "summary"),
     ("board", "manifest", "scheduler"),
     ("prepare", "time_budget"),
-    ("detector_stage", "gradient_stage", "image_metrics_stage", "surrogate_stage", "transfer"),
+    ("detector_stage", "gradient_stage", "image_metrics_stage", "likeness_stage", "surrogate_stage", "transfer"),
     ("cell_plan",),
     ("collect",),
     ("results",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evofool.bench.cell_plan import CellPlan
 from evofool.bench.collect import collect_cells
+from evofool.bench.likeness_stage import LikenessStage
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import InvalidTarget
 from evofool.bench.report.formatting import SHOWN
@@ -70,10 +71,14 @@ def finish(
             scored.append(score_target(recipe, collect_cells(plan, failures)))
     valid = [target for target in scored if isinstance(target, ScoredTarget) and target.valid]
     image_metrics, notes = _image_metrics(recipe, valid, report)
+    look, likeness = LikenessStage(), dict[str, Any]()
+    for target in valid:
+        report(f"looking at the images of {target.name}'s elites")
+        likeness[target.name] = look(target.prepared, target.scoring, target.folders)
     # What is published names no folder of this machine.
     hidden = partial(without_folders, known=[folder, recipe.images])
     results = {
-        target.name: scored_json(recipe, target, image_metrics.get(target.name, {}))
+        target.name: scored_json(recipe, target, image_metrics.get(target.name, {}), likeness.get(target.name))
         if isinstance(target, ScoredTarget)
         else invalid_json(recipe, target)
         for target in scored

@@ -75,8 +75,16 @@ def score_target(recipe: BenchRecipe, cells: CollectedCells) -> ScoredTarget:
     return ScoredTarget(cells, scoring, control, fault, arms, valid, detector_scores)
 
 
-def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a target that was measured. image_metrics: its figures (image_metrics_stage), {} if there are none."""
+def scored_json(
+    recipe: BenchRecipe,
+    scored: ScoredTarget,
+    image_metrics: Mapping[str, Any],
+    likeness: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The JSON of a target that was measured.
+
+    image_metrics: its figures (image_metrics_stage), {} if there are none. likeness: those of likeness_stage.
+    """
     cells, prepared, calibration = scored.cells, scored.prepared, scored.prepared.calibration
     arms = {
         arm: scored.arms.get(arm, {"kind": ARMS[arm].kind, "seeds": []})
@@ -107,7 +115,7 @@ def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mappin
             "sharing": scored.scoring.sharing(),
             "detectors": list(scored.detectors.rows),
             "image_metrics": dict(image_metrics),
-            "likeness": None,  # until people have judged the images
+            "likeness": None if likeness is None else dict(likeness),
         },
         "raw": {
             "tau5": float(np.median(calibration.tau5)),

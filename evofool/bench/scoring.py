@@ -144,24 +144,34 @@ class Scoring:
             ratios[other] = ratio.to_dict() | {"pairs": ratio.number, "censored": ratio.censored}
         return ratios
 
-    def headline(self, left_out: Mapping[str, str]) -> dict[str, Any] | None:
+    def headline(
+        self, left_out: Mapping[str, str], without: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, Any] | None:
         """How many classes the fixed suite of arms fools; left_out: those of its arms that were not measured, and why.
 
-        Under an acceptance score by those arms of the suite that have it.
+        Under an acceptance score by those arms of the suite that have it. without: by arm, bool (S, n), the seeds and
+        classes whose images do not count.
         """
         suite = [arm for arm in SUITE if self.cells.get(arm)]
         accepted = {
-            score: {name: self._arm_acceptance(name, score) for name in suite if score in self.scores_of(name)}
+            score: {
+                name: self._arm_acceptance(name, score, (without or {}).get(name))
+                for name in suite
+                if score in self.scores_of(name)
+            }
             for score in self.scores.scores
         }
         return headline(accepted, len(self.classes), self.budget, left_out)
 
-    def _arm_acceptance(self, name: str, score: str) -> ArmAcceptance:
+    def _arm_acceptance(self, name: str, score: str, without: np.ndarray | None) -> ArmAcceptance:
         one, of, classes = self.acceptance(name, "tau5", score), self.scores.scores[score], len(self.classes)
         within = queries_per_class(self.budget, classes) * classes
         best = np.stack([cell.trace_of(score).best(within) for cell in self.cells[name].values()])
         reached = of.share_reached(best), of.resampled_reached(best, self._replicates)
-        return ArmAcceptance(list(self.cells[name]), one.at, one.replicates, *reached)
+        at, replicates = one.at, one.replicates
+        if without is not None:
+            at, replicates = np.where(without, np.nan, at), np.where(without, np.nan, replicates)
+        return ArmAcceptance(list(self.cells[name]), at, replicates, *reached)
 
     def scores_of(self, name: str) -> list[str]:
         """The acceptance scores that an arm has: those for which all of its cells have records."""

@@ -23,8 +23,8 @@ ANIMALS = Names(
 )  # fmt: skip
 
 
-def picture(number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 256, SHAPE, np.uint8)
+def picture(number: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
 
 
 def elites(names: Names, count: int = 10, judged: int = 0) -> list[Candidate]:
@@ -73,8 +73,8 @@ def take(store: QuizStore, source: Record, images: dict[str, bytes]) -> None:
 
 def asked(folder: Path, kinds: list[simulated.Kind], first: int = 1, name: str = "rater") -> None:
     """Sessions of people about a run, whose answers a function gives, so that the whole way to the table can be tested."""
-    images = [picture(1000 + c) for c in range(10)], list(range(10))
     with StoredRun(folder) as stored, QuizStore.open(folder, write=True) as store:
+        images = [picture(1000 + c, stored.shape) for c in range(10)], list(range(10))
         store._db.execute("PRAGMA synchronous = OFF")  # a thousand answers, and no crash to survive
         for seed, kind in enumerate(kinds, start=first):
             session = new_session(stored, f"{name} {seed}", seed)

@@ -26,10 +26,16 @@ def looked_sentence(results: Sequence[Mapping[str, Any]]) -> str:
 
 def likeness_section(result: Mapping[str, Any]) -> Section:
     """The share of classes fooled with all images, and without those that look like their class."""
-    text = ["An image that shows its class is no fault of the classifier."]
+    text = [
+        "An image that shows its class is no fault of the classifier. What counts is the image that each attack had at its "
+        "end, which may be another one than the first that fooled the target."
+    ]
     found = _of(result)
     if not found:
-        more = "Until somebody looks at the images, every accepted image counts."
+        more = (
+            "Until somebody looks at the images, every accepted image counts: evofool quiz DIR/cells/... asks people about "
+            "the images of one cell, and the same evofool bench command then has their answers."
+        )
         return Section("Without images that look like their class", [*text, more])
     rows: list[TableRow] = [["all", share_cell(found["with"]), NOTHING, NOTHING]]
     if measured := found.get(_MEASURED):
