@@ -61,6 +61,24 @@ def real_images(source: str, target: Target) -> RealImages:
     return RealImages(source, classes, read, tuple(photo.file for photo in found))
 
 
+def real_sample(
+    source: str, target: Target, choose: Callable[[Sequence[int]], Sequence[int]]
+) -> tuple[np.ndarray, list[int]]:
+    """Some of the images of real_images, uint8 (n, C, H, W), and their classes; of a folder no other ones are read.
+
+    choose: from the classes of all images, in order, the numbers of those that are wanted, ascending. Errors as of
+    real_images.
+    """
+    if source == DIGITS and not Path(source).is_dir():
+        real = _digits(target)
+        rows = np.array(choose(real.classes.tolist()), np.int64)
+        return real.some(rows), real.classes[rows].tolist()
+    found = find_photographs(Path(source), target.labels)
+    chosen = [found[row] for row in choose([photo.class_id for photo in found])]
+    images = [part for part, _, _ in photographs(chosen, target)]
+    return np.concatenate(images), [photo.class_id for photo in chosen]
+
+
 def with_progress(real: RealImages, report: Callable[[str], None]) -> RealImages:
     """The same images; report is called before each batch that is read, and an exception of it ends the reading."""
 

@@ -27,6 +27,7 @@ from evofool.cli.measure import measure
 from evofool.cli.merge import merge
 from evofool.cli.morph import morph
 from evofool.cli.polish import polish
+from evofool.cli.quiz import quiz
 from evofool.cli.replay import replay
 from evofool.cli.run import run
 from evofool.cli.score_set import score_set
@@ -64,6 +65,7 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "verify": verify,
         "replay": replay,
         "measure": measure,
+        "quiz": quiz,
         "verdicts": verdicts,
     },
     "Benchmark": {"bench": bench, "gate": gate, "transfer": transfer, "score-set": score_set},

@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -25,14 +25,16 @@ from evofool.gallery.grid import View
 from evofool.gallery.jobs import JobError, Jobs
 from evofool.gallery.live import Watchers, news
 from evofool.gallery.open_runs import OpenRuns
+from evofool.gallery.quiz_desk import QuizDesk
+from evofool.gallery.quiz_pages import QuizPages
 from evofool.gallery.security import DRAWING_POLICY, Guard, Tokens
 from evofool.gallery.selection import chosen_cells
+from evofool.gallery.templating import STATIC, environment
 from evofool.gallery.thumbnails import SIDES
 from evofool.pages.stylesheet import STYLE
 from evofool.targets import Target
 from genomes import GenomeError
 
-_HERE = Path(__file__).parent
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 _STATUS = ((JobError, 409), (BusyError, 429), (StoreError, 404))  # of errors; 400 of others
 _LARGEST = 1024  # pixels of a picture that is drawn larger
@@ -50,22 +52,25 @@ register_url_convertor("whole", _Whole())
 class Gallery:
     """The state of a server: what there is, and the runs that are open. Every handler is a method."""
 
-    def __init__(self, catalogue: Catalogue, tokens: Tokens, asking: bool = False, named: Target | None = None) -> None:
+    def __init__(
+        self, catalogue: Catalogue, tokens: Tokens, desk: QuizDesk, asking: bool = False, named: Target | None = None
+    ) -> None:
         """asking: images can be drawn, which the targets of runs answer, and `named` if it is given."""
-        self.catalogue, self.tokens = catalogue, tokens
+        self.catalogue, self.tokens, self.desk = catalogue, tokens, desk
         self.runs = OpenRuns()
         self.watchers = Watchers(self.runs)
         self.jobs = Jobs()
         self.drawing = Drawing(self, named) if asking else None
-        loader = PackageLoader("evofool.gallery")
-        self._templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        self._templates.filters.update(pages.FILTERS)
-        style = (_HERE / "static" / "gallery.css").read_text(encoding="utf-8")
+        self._templates = environment()
+        style = (STATIC / "gallery.css").read_text(encoding="utf-8")
         self._style = STYLE + style
+        self._opened: set[Path] = set()  # folders whose images a page has shown, so that a quiz is told
 
     def routes(self) -> list[Route | Mount]:
         run = "/run/{id}"
+        quiz = QuizPages(self.desk, partial(self._entry, "run"), self._was_opened, self.page)
         return [
+            *quiz.routes(),
             Route("/", self.home),
             Route(run, self.grid),
             Route(f"{run}/events", self.events),
@@ -88,7 +93,7 @@ class Gallery:
             Route("/gallery.css", self.style),
             Route("/favicon.ico", self.icon),
             *(self.drawing.routes() if self.drawing else ()),
-            Mount("/static", StaticFiles(directory=_HERE / "static")),
+            Mount("/static", StaticFiles(directory=STATIC)),
         ]
 
     async def home(self, request: Request) -> Response:
@@ -105,6 +110,7 @@ class Gallery:
                 listed.append(pages.faulty_run(entry, entry.fault))
         runs = [run for run in listed if all(word in run.words for word in words.lower().split())]
         others = [entry for entry in entries if entry.kind != "run" and words.lower() in entry.name.lower()]
+        self._opened |= {run.entry.folder for run in runs if run.preview}
         roots = ", ".join(map(str, self.catalogue.roots))
         more = self.catalogue.left_out
         return self.page("home.html", runs=runs, others=others, text=words, roots=roots, all_runs=len(listed), more=more)
@@ -189,6 +195,7 @@ class Gallery:
         if len(ids) < 2:
             raise HTTPException(400, "Choose two runs to compare: tick them on the first page.")
         first, second = (self._entry("run", each) for each in ids)
+        self._opened |= {first.folder, second.folder}
         a = await self.runs.read(first.folder, lambda run: pages.compared_run(run, first))
         b = await self.runs.read(second.folder, lambda run: pages.compared_run(run, second))
         by_difference = request.query_params.get("sort") == "difference"
@@ -228,6 +235,7 @@ class Gallery:
 
     async def _report(self, request: Request, kind: Any) -> Response:
         entry = self._entry(kind, request.path_params["id"])
+        self._opened.add(entry.folder)
         return await self.runs.call(lambda: reports.page(entry, request.path_params["path"]))
 
     async def style(self, _request: Request) -> Response:
@@ -258,7 +266,13 @@ class Gallery:
         return HTMLResponse(self._templates.get_template(template).render(**common, **values), status_code)
 
     def _run(self, request: Request) -> Entry:
-        return self._entry("run", request.path_params["id"])
+        entry = self._entry("run", request.path_params["id"])
+        self._opened.add(entry.folder)
+        return entry
+
+    def _was_opened(self, run: Entry) -> bool:
+        """Whether any page has shown images of a run, or of a report or an explanation within its folder."""
+        return any(folder.is_relative_to(run.folder) for folder in self._opened)
 
     def _entry(self, kind: Any, entry_id: str) -> Entry:
         entry = self.catalogue.find(kind, entry_id)
@@ -274,6 +288,7 @@ def create_app(gallery: Gallery, port: int) -> Guard:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await gallery.jobs.close()
+        gallery.desk.close()
         if gallery.drawing:
             await gallery.drawing.close()
         await gallery.runs.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import uvicorn
 from starlette.testclient import TestClient
 
+from evofool.cli.in_browser import quiz_desk
 from evofool.gallery.app import Gallery, create_app
 from evofool.gallery.catalogue import Catalogue
 from evofool.gallery.security import Tokens
@@ -22,7 +23,7 @@ def client(
     root: Path, tokens: Tokens, welcome: bool = True, asking: bool = False, named: Target | None = None
 ) -> TestClient:
     """A client of the gallery of one folder, as a browser that has opened its start address."""
-    gallery = Gallery(Catalogue([root]), tokens, asking, named)
+    gallery = Gallery(Catalogue([root]), tokens, quiz_desk(None), asking, named)
     found = TestClient(create_app(gallery, PORT), base_url=f"http://127.0.0.1:{PORT}")
     if welcome:
         assert found.get("/", params={"token": tokens.start}).status_code == 200
@@ -37,7 +38,7 @@ def served(root: Path, asking: bool = False) -> Iterator[str]:
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     port, tokens = listening.getsockname()[1], Tokens()
-    gallery = Gallery(Catalogue([root]), tokens, asking)
+    gallery = Gallery(Catalogue([root]), tokens, quiz_desk(None), asking)
     config = uvicorn.Config(create_app(gallery, port), log_level="error", timeout_graceful_shutdown=1)
     server = GalleryServer(config, gallery)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -1,0 +1,273 @@
+"""The quiz as a server asks it: what a rater's page gets to know, what is stored, who counts, and the page in one file."""
+
+import base64
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from evofool.cli.in_browser import quiz_desk
+from evofool.gallery.quiz_file import write_quiz
+from evofool.gallery.security import Tokens
+from evofool.images import decode_png, encode_png, save_png
+from evofool.quiz.materials import session_id
+from evofool.quiz.names import Names
+from evofool.quiz.raters import standing
+from evofool.quiz.schema import CHOICE, NAMING
+from evofool.quiz.store import QuizStore
+from evofool.run.stored import StoredRun
+from tests.commands import Call
+from tests.gallery.quiz_client import Rater
+from tests.gallery.server import PORT, client
+from tests.quiz.samples import ANIMALS, DIGITS, first_pixels, made_up_run
+
+
+@pytest.fixture
+def run(root: Path, tmp_path: Path) -> Path:
+    """A copy of the run of digits, whose quiz is the test's own."""
+    return Path(shutil.copytree(root / "digits", tmp_path / "secret-name"))
+
+
+@contextmanager
+def quiz(run: Path, tokens: Tokens | None = None) -> Iterator[Rater]:
+    """The quiz of a run, opened by the start address of `evofool quiz`."""
+    tokens = tokens or Tokens()
+    with StoredRun(run) as stored:
+        address = f"/quiz/{stored.meta.id}"
+    with client(run, tokens, welcome=False) as found:
+        assert found.get(address, params={"token": tokens.start}).status_code == 200
+        yield Rater(found, tokens, run, address)
+
+
+def test_a_rater_s_page_does_not_tell_what_an_image_is(run: Path) -> None:
+    with quiz(run) as rater:
+        record = rater.begin("Kim").record()
+        page = rater.client.get(f"{rater.address}/{rater.session}").text
+        assert 'alt="an image to be named"' in page
+        ids, encoders = set(), set()
+        for trial in record.trials:
+            state = rater.state()
+            ids.add(state["trial"])
+            assert state.keys() == {"done", "of", "ended", "keys", "trial", "block", "options"}
+            assert re.fullmatch("[0-9a-f]{24}", state["trial"])
+            assert state["keys"] == list("0123456789")
+            assert sorted(state["options"]) == (list("0123456789") if trial.block == CHOICE else [])
+            png = rater.client.get(f"{rater.address}/{rater.session}/{state['trial']}.png")
+            with QuizStore.open(run) as store:
+                assert png.content == store.image(trial.image)
+            assert png.content == encode_png(decode_png(png.content)), "one encoder for all"
+            encoders.add((png.headers["cache-control"], png.headers["content-type"]))
+            rater.take(most=1)
+        assert len(ids) == len(record.trials), "no id is used twice, not even for a repeat"
+        assert encoders == {("no-store", "image/png")}
+        for text in (page, json.dumps(rater.state()), rater.address, rater.session):
+            assert not re.search("elite|real|noise|repeat|secret-name|confidence", text)
+
+
+def test_only_the_image_that_is_asked_now_is_sent(run: Path) -> None:
+    with quiz(run) as rater:
+        first = rater.begin("Kim").state()["trial"]
+        picture = f"{rater.address}/{rater.session}/{{}}.png"
+        rater.take(most=1)
+        assert rater.client.get(picture.format(first)).status_code == 400, "there is no way back"
+        for trial in ("0" * 24, "x", "../run.db"):
+            assert rater.client.get(picture.format(trial)).status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"response": 3, "rt": 500.0}, {"response": None, "rt": 500.0}, {"response": "x" * 201, "rt": 500.0},
+        {"response": "7", "rt": -1.0}, {"response": "7", "rt": "soon"}, {"response": "7"},
+    ],
+)  # fmt: skip
+def test_an_invalid_answer_is_refused_in_words(run: Path, given: dict[str, object]) -> None:
+    with quiz(run) as rater:
+        trial = rater.begin("Kim").state()["trial"]
+        reply = rater.post(f"/{rater.session}/answer", {"trial": trial} | given)
+        assert reply.status_code == 400
+        assert "no answer to the trial" in reply.text
+        assert rater.record().answers == ()
+
+
+def test_bodies_that_are_no_answers_are_refused(run: Path) -> None:
+    with quiz(run) as rater:
+        rater.begin("Kim")
+        address = f"{rater.address}/{rater.session}/answer"
+        for body, status in ((b"", 400), (b"[1]", 400), (b"[" * 9000, 400), (b"\xff", 400), (b"9" * 20_000, 413)):
+            assert rater.client.post(address, content=body, headers=rater.headers).status_code == status
+        assert rater.answer("0" * 24, "7").status_code == 400
+        assert rater.post("/begin", {"rater": "  "}).status_code == 400
+        assert rater.post("/begin", {"rater": "A", "dpr": "x"}).status_code == 400
+        rater.session = "f" * 32
+        assert rater.answer("0" * 24, "7").status_code == 404
+
+
+def test_an_answer_that_was_stored_before_its_page_heard_of_it_is_stored_once(run: Path) -> None:
+    with quiz(run) as rater:
+        first = rater.begin("Kim").state()["trial"]
+        after = rater.answer(first, "7").json()
+        assert rater.answer(first, "3").json() == after
+        assert [answer.answer for answer in rater.record().answers] == ["7"]
+
+
+def test_a_session_goes_on_after_another_start_under_the_same_pseudonym(run: Path) -> None:
+    with quiz(run) as rater:
+        rater.begin("Kim Ono").take(most=7)
+        session = rater.session
+    with quiz(run) as rater:  # other tokens
+        page = rater.client.get(rater.address).text
+        assert "Go on as Kim Ono" in page
+        assert "7 of 65 answered" in page
+        assert rater.begin(" kim  ONO ").session == session
+        assert rater.state()["done"] == 7
+        assert rater.begin("Lee").session != session
+
+
+@pytest.mark.parametrize(("path", "seen"), [("", False), ("/run/{id}", True), ("/", True), ("/run/{id}/cell/3", True)])
+def test_a_browser_that_has_shown_the_run_is_known(run: Path, path: str, seen: bool) -> None:
+    with quiz(run) as rater:
+        if path:
+            assert rater.client.get(path.format(id=rater.address.removeprefix("/quiz/"))).status_code == 200
+        assert ("does not count" in rater.client.get(rater.address).text) == seen
+        assert rater.begin("Kim").record().session.seen == seen
+        assert rater.begin("Lee", seen=True).record().session.seen, "who says so is believed"
+
+
+def test_who_opens_the_run_meanwhile_does_not_count(run: Path) -> None:
+    with quiz(run) as rater:
+        rater.begin("Kim").take()
+        rater.client.get(rater.address.replace("/quiz/", "/run/"))
+        assert "do not count: the rater knew the run&#39;s images" in rater.end()
+        assert standing(rater.record(), DIGITS).why == "the rater knew the run's images"
+
+
+def test_the_last_page_has_verdicts_from_five_raters_on(run: Path) -> None:
+    def pages(name: str) -> str:
+        with quiz(run) as rater:
+            rater.begin(name).take()
+            assert "Thank you" not in rater.client.get(f"{rater.address}/{rater.session}").text, "before the end no results"
+            return rater.end()
+
+    page = pages("Ann")
+    assert "Your answers count." in page
+    assert "One rater alone makes no verdict" in page
+    with QuizStore.open(run, write=True) as store:
+        (ann,) = store.records()
+        images = {trial.image: store.image(trial.image) for trial in ann.trials}
+        for seed, name in enumerate(("Ben", "Cem", "Dee")):
+            session = ann.session.model_copy(update={"id": session_id(seed), "seed": seed, "rater": name})
+            store.add(ann._replace(session=session), images)
+    page = pages("Eve")
+    assert "One rater alone" not in page
+    assert page.count("<td>recognised</td><td>named by 5 of 5, chosen by 5 of 5") == 10
+
+
+def test_a_session_cannot_end_before_its_last_answer(run: Path) -> None:
+    with quiz(run) as rater:
+        rater.begin("Kim").take(most=3)
+        assert rater.post(f"/{rater.session}/end", {"seen": False}).status_code == 400
+        assert rater.record().end is None
+
+
+@pytest.mark.parametrize("path", ["/begin", "/{session}/answer", "/{session}/end"])
+@pytest.mark.parametrize(
+    "wrong", [{"origin": "http://evil.example"}, {"origin": f"http://127.0.0.1:{PORT + 1}"}, {"x-form-token": "x"}, {}]
+)
+def test_a_foreign_page_stores_nothing(run: Path, path: str, wrong: dict[str, str]) -> None:
+    with quiz(run) as rater:
+        rater.begin("Kim").take(most=1)
+        headers = rater.headers | wrong if wrong else {}
+        given = {"rater": "Mallory", "trial": rater.state()["trial"], "response": "7", "rt": 500.0, "seen": True}
+        address = rater.address + path.format(session=rater.session)
+        assert rater.client.post(address, json=given, headers=headers).status_code == 403
+        with QuizStore.open(run) as store:
+            (record,) = store.records()
+        assert len(record.answers) == 1
+        assert record.end is None
+
+
+def test_without_real_images_the_page_says_how_to_give_some(tmp_path: Path) -> None:
+    with quiz(made_up_run(tmp_path / "run", ANIMALS)) as rater:
+        page = rater.client.get(rater.address).text
+        assert "cannot be asked" in page
+        assert "--images DIR" in page
+        assert rater.post("/begin", {"rater": "Kim"}).status_code == 400
+
+
+def test_the_gallery_links_to_the_quiz(gallery: TestClient) -> None:
+    address = re.findall(r'<a href="(/run/[0-9a-z-]+)">digits<', gallery.get("/").text)[0]
+    (link,) = re.findall(r'<a href="(/quiz/[0-9a-z-]+)">Ask people', gallery.get(address).text)
+    assert "This browser has shown images of this run" in gallery.get(link).text
+
+
+# -- the page in one file
+
+
+def sessions_of(page: str) -> list[dict[str, Any]]:
+    content = json.loads(re.findall(r'<script type="application/json" id="sessions">(.*?)</script>', page)[0])
+    return [json.loads(zlib.decompress(base64.b64decode(text))) for text in content["sessions"]]
+
+
+def test_a_page_in_one_file_has_sessions_without_classes(run: Path, tmp_path: Path) -> None:
+    made = write_quiz(run, tmp_path / "quiz.html", quiz_desk(None), 3)
+    page = (tmp_path / "quiz.html").read_text()
+    with QuizStore.open(run) as store:
+        records = store.records()
+    assert (made.sessions, made.size) == (3, len(page.encode()))
+    assert made.trials == len(records[-1].trials)
+    assert [record.session.kind for record in records] == ["page"] * 3
+    for record, session in zip(records, sessions_of(page), strict=True):
+        assert session.keys() == {"images", "trials"}
+        for trial, shown in zip(record.trials, session["trials"], strict=True):
+            assert shown.keys() == {"trial", "block", "options", "image"}
+            with QuizStore.open(run) as store:
+                assert base64.b64decode(session["images"][shown["image"]]) == store.image(trial.image)
+        first = [shown["image"] for shown in session["trials"] if shown["block"] == NAMING]
+        assert list(dict.fromkeys(first)) == list(range(30)), "images are numbered as they are asked"
+    assert "://" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "default-src 'none'" in page
+    assert "unsafe" not in page
+
+
+def test_labels_of_a_page_are_not_read_in_its_source(tmp_path: Path) -> None:
+    labels = [f"object {k}" for k in range(11)] + ["<img src=x onerror=alert(1)></script>"]
+    names = Names(labels)
+    folder = made_up_run(tmp_path / "run", names)
+    for k in range(12):
+        save_png(np.full((1, 8, 8), 20 * k, np.uint8), tmp_path / "real" / f"{k:03}" / "a.png")
+    desk = quiz_desk(tmp_path / "real")
+    with StoredRun(folder) as stored:
+        desk.check(stored)
+        run_id = stored.meta.id
+    desk._loaded = run_id, first_pixels(names).logits  # a made-up target cannot be loaded by its name
+    write_quiz(folder, tmp_path / "quiz.html", desk, 1)
+    page = (tmp_path / "quiz.html").read_text()
+    assert "object 3" not in page
+    assert "onerror" not in page
+    (session,) = sessions_of(page)
+    shown = {label for trial in session["trials"] for label in trial["options"]}
+    assert labels[-1] in shown
+    assert all(len(trial["options"]) in (0, 10) for trial in session["trials"])
+
+
+def test_the_command_says_what_it_lacks(call: Call, tmp_path: Path, run: Path) -> None:
+    animals = made_up_run(tmp_path / "animals", ANIMALS)
+    found = call("quiz", animals)
+    assert (found.code, "--images DIR" in found.err) == (2, True)
+    (tmp_path / "real" / "tench").mkdir(parents=True)
+    found = call("quiz", animals, "--images", tmp_path / "real")
+    assert found.code == 2
+    assert call("quiz", run, "--sessions", "3").code == 2
+    found = call("quiz", run, "--html", tmp_path / "a.html", "--sessions", "2")
+    assert found.code == 0, found.err
+    assert "2 sessions of 6" in found.out
+    assert (tmp_path / "a.html").is_file()
