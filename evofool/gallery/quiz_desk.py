@@ -133,7 +133,7 @@ class QuizDesk:
             return _state(record._replace(answers=(*record.answers, answer)), names)
 
     def end(self, folder: Path, session: str, seen: bool) -> dict[str, Any]:
-        """End a session whose trials are all answered. seen: the rater knew images of the run, or the browser has shown some."""
+        """End a session whose trials are all answered. seen: the rater knew images, or the browser has shown some."""
         with _opened(folder, write=True) as (store, names):
             record = store.record(session)
             if len(record.answers) < len(record.trials):

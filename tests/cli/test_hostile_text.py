@@ -57,7 +57,7 @@ COMMANDS: dict[str, list[str]] = {
     "verify": ["{run}"],
     "replay": ["{run}"],
     "measure": ["{run} --images {images}"],
-    "quiz": ["{run} --html {new}.html --sessions 1", "{run} --html {new}.html --images {bad}"],
+    "quiz": ["{run} --html {new}.html --sessions 1", "{run} --html {new}.html --images {images} --sessions 1"],
     "verdicts": ["{run}", "{run} --json", "{run} --add {run}", "{nothing} --import {image}"],
     "bench run": ["bench-digits --out {bench}"],
     "bench show": ["{bench}"],

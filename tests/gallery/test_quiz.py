@@ -122,11 +122,11 @@ def test_an_answer_that_was_stored_before_its_page_heard_of_it_is_stored_once(ru
 def test_a_session_goes_on_after_another_start_under_the_same_pseudonym(run: Path) -> None:
     with quiz(run) as rater:
         rater.begin("Kim Ono").take(most=7)
-        session = rater.session
+        session, of = rater.session, rater.state()["of"]
     with quiz(run) as rater:  # other tokens
         page = rater.client.get(rater.address).text
         assert "Go on as Kim Ono" in page
-        assert "7 of 65 answered" in page
+        assert f"7 of {of} answered" in page
         assert rater.begin(" kim  ONO ").session == session
         assert rater.state()["done"] == 7
         assert rater.begin("Lee").session != session
