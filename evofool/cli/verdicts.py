@@ -170,6 +170,11 @@ def _lines(seen: "RunVerdicts", standings: "list[tuple[Record, Standing]]") -> l
             f"{_number(named['of'], 'trial')}: {named['share']:.0%}, of a rater's trials {per_rater['mean']:.0%}{limits} on "
             f"average; with shuffled classes {shuffled['mean']:.0%}, p = {shuffled['p']:.3f}."
         )
+    if check := found["dawid_skene"]:
+        lines.append(
+            f"As a check, by the estimate of Dawid & Skene {check['shown']} of {_number(check['images'], 'image')} judged "
+            f"show one of their classes; it agrees with the verdicts on {check['agree']}."
+        )
     if seen.answers.unread:
         lines.append(f"{len(seen.answers.unread)} names match no label: --to-code FILE writes them for somebody to code.")
     reasons = Counter(standing.why for _, standing in standings if standing.why)

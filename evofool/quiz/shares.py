@@ -1,11 +1,12 @@
 """What people see in a whole archive: the share that they recognise, beside what shuffled classes give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from evofool.quiz.bounds import above_chance, sensitivity, sensitivity_of_choice, t_interval, wilson
+from evofool.quiz.dawid_skene import Estimate, agreement, estimate
 from evofool.quiz.materials import OPTIONS, permutation
 from evofool.quiz.names import Names
 from evofool.quiz.tally import PRESETS, Answers
@@ -32,6 +33,8 @@ def archive_summary(verdicts: Sequence[Verdict], answers: Answers, names: Names)
       percentile, and p, the share of SHUFFLES (and the archive itself) that give as much.
     - choice: the same of choices that had one of the image's classes among their options (_choice). naming_d_prime: hits
       against the times that the same classes were named for images that are not of them (_naming).
+    - dawid_skene: of elites that were judged, how many show one of their classes by that estimate, and agree with their
+      verdicts; None with too little to go on.
     - unrecognised_by_chance: how many false "unrecognised" are to be expected at most among the pairs judged.
     """
     judged = [verdict for verdict in verdicts if verdict.answered >= PRESETS[0]]
@@ -50,6 +53,7 @@ def archive_summary(verdicts: Sequence[Verdict], answers: Answers, names: Names)
         "named": _named(own, answers, names),
         "choice": _choice(own, answers, names),
         "naming_d_prime": _naming(own, answers),
+        "dawid_skene": _estimated(own, {verdict.image for verdict in judged}, recognised, answers, names),
         "unrecognised_by_chance": ALPHA * len(judged),
         "level_for_all": ALPHA / max(1, len(judged)),
     }
@@ -62,6 +66,18 @@ def _own_classes(verdicts: Sequence[Verdict], answers: Answers) -> dict[int, fro
     for verdict in verdicts:
         found.setdefault(number[verdict.image], set()).add(verdict.class_id)
     return {i: frozenset(classes) for i, classes in found.items()}
+
+
+def _estimated(
+    own: Mapping[int, frozenset[int]], judged: Set[str], recognised: Set[str], answers: Answers, names: Names
+) -> dict[str, Any] | None:
+    found = estimate(answers, names)
+    if found is None:
+        return None
+    rows = [row for row, i in enumerate(found.images) if i in own and answers.images[i] in judged]
+    some = Estimate(tuple(found.images[row] for row in rows), found.shares[rows], found.accuracy)
+    classes = [own[i] for i in some.images]
+    return agreement(some, classes, [answers.images[i] in recognised for i in some.images], names)
 
 
 def _share(hits: int, of: int) -> dict[str, Any]:
