@@ -7,12 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evofool.descriptors import DESCRIPTORS
+from evofool.text import shortened
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 _NOT_IN_NAMES = r"/\\\p{Cc}\p{Cf}\p{Zl}\p{Zp}"
 FolderName = Annotated[str, Field(pattern=rf"^[^{_NOT_IN_NAMES}]*[^{_NOT_IN_NAMES}. ][^{_NOT_IN_NAMES}]*$")]
 """Of one folder, in printable characters, and not only dots and spaces."""
+
+UNLIKE = ("shape",)
+"""The measures that search.unlike may name: shape is image_metrics.own_shape."""
 
 
 class Part(BaseModel):
@@ -82,6 +86,11 @@ class SearchPart(Part):
     workers, batches are committed as they finish, whatever the lag; the order is stored, and `evofool replay` repeats
     it.
     """
+    unlike: str | None = None
+    """`shape>95`: an image wins a place only of classes whose shape it does not have: its `nearest_own_shape_percentile`
+    for the class, as `evofool measure` stores it, is above 95 (any number from 0 to below 100). For grey targets of the ten
+    digits; the real ones come with `evofool[train]`. [Search that shuns likeness](unlike.md) says what it does not see.
+    """
     surrogate: SurrogatePart | None = None
     """Children that climb the gradients of surrogates."""
     parents: str | None = Field(None, min_length=1)
@@ -92,9 +101,27 @@ class SearchPart(Part):
     """
 
     @property
+    def unlike_above(self) -> float | None:
+        """The percentile of `unlike`; None without it."""
+        return None if self.unlike is None else float(self.unlike.partition(">")[2])
+
+    @property
     def cells_per_draw(self) -> int:
         """The size of the tournament that draws a parent's cell; 1: uniform."""
         return self.tournament if self.selection == "lagging" else 1
+
+    @field_validator("unlike")
+    @classmethod
+    def _known_measure(cls, unlike: str | None) -> str | None:
+        """In one form, so that equal recipes compare equal."""
+        if unlike is None:
+            return None
+        found = re.fullmatch(r"\s*(\w+)\s*>\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*", unlike)
+        if not found or float(found[2]) >= 100:
+            raise ValueError('has to be a measure and a percentile from 0 to below 100, as in "shape>95"')
+        if found[1] not in UNLIKE:
+            raise ValueError(f'there is no measure "{shortened(found[1])}"; there are: {", ".join(UNLIKE)}')
+        return f"{found[1]}>{float(found[2]):.6f}".rstrip("0").rstrip(".")
 
     @field_validator("classes")
     @classmethod

@@ -35,5 +35,7 @@ def course(folder: Path) -> dict[str, Any]:
     del whole["meta"]
     with Store.open(folder) as store:
         meta = store.meta()
-    kept = {name: getattr(meta, name) for name in ("committed", "finished", "last_progress", "seeds", "surrogates")}
+    kept = {
+        name: getattr(meta, name) for name in ("committed", "finished", "last_progress", "seeds", "surrogates", "unlike")
+    }
     return whole | kept | {"quarantine": [row[:5] for row in whole["quarantine"]]}

@@ -9,7 +9,7 @@ import torch
 from evofool import scores, scores_torch
 from evofool.errors import ScoreError
 from evofool.scores_torch import Best, best
-from evofool.search.evaluate import best_rows
+from evofool.search.ranking import best_rows
 
 DEVICES = [
     "cpu",

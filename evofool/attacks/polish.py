@@ -271,7 +271,7 @@ def _recipe(source: _Source, plan: PolishPlan, out: Path) -> Recipe:
         name=out.resolve().name or METHOD,
         target=r.target,
         encoding=r.encoding if kept else DirectPart(kind="direct"),
-        search=r.search.model_copy(update={"parents": None, "surrogate": None}),
+        search=r.search.model_copy(update={"parents": None, "surrogate": None, "unlike": None}),
         niches=r.niches,
         stop=StopPart(evaluations=plan.budget * len(source.elites)),
         compute=ComputePart(chunk=plan.chunk, threads=plan.threads, format="float32"),

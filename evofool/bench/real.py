@@ -151,16 +151,15 @@ def _file_sha256(file: Path, size: int, changed: int) -> str:
 
 
 def _digits(target: Target) -> RealImages:
-    from evofool.targets.digits import held_out
+    from evofool.targets.digits import classes_of_digits, held_out
 
     if target.shape != (1, 28, 28):
         raise TargetError(
             f'{target.name}: images = "digits" are grey and 28x28, and it takes {target.shape}; give a folder of labelled '
             "real images of its classes: --images DIR"
         )
-    named = {label: c for c, label in enumerate(target.labels)}
-    numbers = [named.get(str(digit), digit if len(named) == 10 else -1) for digit in range(10)]
-    if min(numbers) < 0:
+    numbers = classes_of_digits(target.labels) or (list(range(10)) if len(target.labels) == 10 else None)
+    if numbers is None:
         raise TargetError(
             f'{target.name}: images = "digits" show 0 to 9, and its labels are {", ".join(target.labels[:12])}; '
             "give a folder of labelled real images: --images DIR"

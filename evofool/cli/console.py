@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evofool.cli.console_unlike import print_turned_away, unlike_text
 from evofool.errors import StoreError, TargetError
 from evofool.printer import Table, duration, leave_terminal, print_json, print_lines, show_cursor, status
 from evofool.whole_file import write_whole
@@ -89,6 +90,8 @@ def describe(run: "Run") -> None:
             f"  climbs   {part.share:.0%} of the children{later}: {part.steps} steps along the gradients of {names}, whose "
             "passes are no queries of the target"
         )
+    if run.recipe.search.unlike:
+        print_lines(f"  unlike   {unlike_text(run.recipe.search.unlike)}")
     if run.target.monitor is not None:
         print_lines(f"  checks   {run.target.monitor.plan()}")
 
@@ -131,6 +134,7 @@ def _progress_text(run: "Run") -> str:
     left = "" if p.seconds_left is None else f", at most {duration(p.seconds_left)} left"
     requests = f"; {p.requests:,} requests, {p.answers:,} answers" if p.requests else ""
     requests += f"; {p.passes:,} passes of surrogates" if p.passes else ""
+    requests += f"; {p.turned_away:,} turned away" if p.turned_away else ""
     rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
     workers = run.evaluator.workers()
     if workers:
@@ -218,6 +222,7 @@ def report(folder: Path, reason: str | None) -> None:
             f"{very} at 0.9999 or more; median {median}."
         )
         print_surrogates(stored)
+        print_turned_away(stored)
         wanted = stored.recipe.stop.confidence
         if reason and wanted is not None:
             late = [
@@ -313,6 +318,7 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
     distinct = len({e.row.birth for e in elites})
     print_lines("", f"{len(elites)} elites, {distinct} different images; {_spent(stored)}; {won}{state}")
     print_surrogates(stored)
+    print_turned_away(stored)
     print_drifts(stored)
     quarantine = stored.quarantine()
     if quarantine:

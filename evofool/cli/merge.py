@@ -14,10 +14,11 @@ OUT = typer.Option(metavar="RUN", help="A new folder for the merged run.")
 def merge(folders: Annotated[list[Path], RUNS], out: Annotated[Path, OUT]) -> None:
     """Merge runs of one target into a new run with the best elite of every class (and niche).
 
-    Best by the stored log-odds (or margin, as the recipes rank). The runs must share target, niches, search.rank and the
-    kind of genome; seeds, budgets and mutation rates may differ. The order and grouping of the runs do not change the
-    result, and runs that are still going on can be merged again later. A merged run can be shown, exported, verified and
-    traced, but its search cannot be continued. What people said of the images (evofool quiz) goes along.
+    Best by the stored log-odds (or margin, as the recipes rank). The runs must share target, niches, search.rank,
+    search.unlike and the kind of genome; seeds, budgets and mutation rates may differ. The order and grouping of the runs do
+    not change the result, and runs that are still going on can be merged again later. A merged run can be shown, exported,
+    verified and traced, but its search cannot be continued. What people said of the images (evofool quiz) goes
+    along.
     """
     from evofool.cli.console import report
     from evofool.quiz.store import copy_answers

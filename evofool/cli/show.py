@@ -80,6 +80,7 @@ def show(
                     "finished": stored.meta.finished,
                     "warnings": stored.meta.warnings,
                     "surrogates": stored.meta.surrogates and stored.meta.surrogates.model_dump(exclude={"climbs"}),
+                    "unlike": stored.meta.unlike and stored.meta.unlike.model_dump(),
                     "drifts": [drift.model_dump() for drift in stored.drifts],
                     "quarantine": stored.quarantine(),
                     "metrics": rows,

@@ -26,10 +26,11 @@ from evofool.cluster.jobs import CheckJob, JobQueue, OrderJob, ProbeJob
 from evofool.cluster.session import ask, check_cluster, connect, disconnect, owns_cluster, ready, result
 from evofool.cluster.settings import RayOptions, idle_workers_text
 from evofool.cluster.slots import WorkerSlot
-from evofool.cluster.start_up import FIRST, StartUp, start_error
+from evofool.cluster.start_up import FIRST, StartUp, start_error, unfit
 from evofool.cluster.work import Job, Work
 from evofool.cluster.worker import Reply, WorkerInfo, WorkerSetup, device_record, spans
 from evofool.errors import EvofoolError, TargetError
+from evofool.image_metrics.unlike import Unlike
 from evofool.machine import machine
 from evofool.search.archive import Winners
 from evofool.search.evaluate import AnswersWithdrawn, BatchEvaluator, Measured, Order
@@ -95,6 +96,8 @@ class RayEvaluator:
         if surrogates := batch_evaluator.surrogates:
             specs = tuple(network.name for network in surrogates.networks)
             self._setup = replace(self._setup, surrogates=(specs, surrogates.climb))
+        if isinstance(permits := batch_evaluator.permits, Unlike):
+            self._setup = replace(self._setup, unlike=permits.settings)
         chunks = ceil(batch / batch_evaluator.chunk)
         if in_order and (note := idle_workers_text(workers, chunks, lag, options.in_flight)):
             self._note(note)
@@ -332,20 +335,8 @@ class RayEvaluator:
                 self._start_up.died(slot.number)
                 return
         slot.building = None
-        target = self.batch_evaluator.target
-        if not info.error and info.fingerprint != target.fingerprint():
-            info = WorkerInfo(
-                f"{info.node} has another {target.name} than this machine: labels, preprocessing or weights differ; "
-                "put the same files there"
-            )
-        surrogates = self.batch_evaluator.surrogates
-        if not info.error and surrogates and info.surrogates != surrogates.fingerprints:
-            info = WorkerInfo(
-                f"{info.node} has other surrogates than this machine: labels, preprocessing or weights differ; put the same "
-                "files there"
-            )
-        if info.error:
-            self._failed_start(slot, info.error)
+        if reason := info.error or unfit(info, self.batch_evaluator):
+            self._failed_start(slot, reason)
             return
         kind = Kind(info.machine, self.batch_evaluator.number_format, info.on_device)
         slot.begin(Contributor(slot.number, info, kind), self._work.new_sender())

@@ -176,7 +176,8 @@ class JobQueue:
                 refuse_whole_batch(batch.order, [q.reason for q in quarantined], self.target_name)
                 del self._batches[number]
                 # Parts arrive as workers finish them: sorted, the batch is the same whichever was first.
-                parts = sorted((p for p in batch.parts if len(p.births)), key=lambda part: part.births[0])
+                told = (p for p in batch.parts if len(p.births) or len(p.turned_away.births))
+                parts = sorted(told, key=lambda part: part.births[:1].tolist())
                 winners = Winners.merged(parts, self.keep) if parts else Winners.none(self.encoding)
                 yield batch.order, replace(winners, quarantined=quarantined)
             elif self.in_order:

@@ -17,7 +17,7 @@ from zlib import crc32
 
 import numpy as np
 
-from evofool.search.archive import Winners
+from evofool.search.archive import TurnedAway, Winners
 from evofool.search.evaluate import Order, children
 from evofool.search.remaking import made
 from genomes import Encoding, Genomes, Key
@@ -67,6 +67,7 @@ class WinnersMessage(NamedTuple):
     margins: np.ndarray | None  # None: equal to scores
     broken: tuple[tuple[int, str], ...]  # rows that broke the target, each with the reason
     climbed: tuple[bytes, ...] = ()  # the packed genomes of those of `rows` that have climbed, in this order
+    turned_away: TurnedAway = TurnedAway()  # with rows of the order instead of births
 
 
 class Seal(NamedTuple):
@@ -250,6 +251,7 @@ def encode_winners(
         margins=None if np.array_equal(w.margins, w.scores) else w.margins,
         broken=tuple(broken),
         climbed=tuple(encoding.pack(genome) for genome in w.genomes[order.climbed(w.births)]),
+        turned_away=w.turned_away._replace(births=w.turned_away.births - order.first_birth),
     )
 
 
@@ -279,4 +281,5 @@ def decode_winners(encoding: Encoding, order: Order, message: WinnersMessage, li
         scores=message.scores,
         log_odds=message.scores if message.log_odds is None else message.log_odds,
         margins=message.scores if message.margins is None else message.margins,
+        turned_away=message.turned_away._replace(births=message.turned_away.births + order.first_birth),
     )

@@ -10,7 +10,10 @@ from evofool.cluster.room import has_room, shortage_text, with_process
 from evofool.cluster.session import ask, owns_cluster
 from evofool.cluster.settings import RayOptions
 from evofool.cluster.slots import WorkerSlot
+from evofool.cluster.worker import WorkerInfo
 from evofool.errors import TargetError
+from evofool.image_metrics.unlike import Unlike
+from evofool.search.evaluate import BatchEvaluator
 
 FIRST = 4  # times `timeout` that a worker may take to start, and its first call: networks are loaded and compiled there
 _POLL = 1.0  # seconds between looks at which workers have got a process
@@ -106,3 +109,24 @@ def start_error(error: RayError) -> str:
     reason = lines[-1].strip() if lines else type(error).__name__
     hint = "; install on every node what is installed here" if "No module named" in reason else ""
     return f"a worker's process cannot start: {reason}{hint}"
+
+
+def unfit(info: WorkerInfo, batch_evaluator: BatchEvaluator) -> str:
+    """Why a worker that has built its target cannot be used for a search; "" if it can."""
+    target, surrogates, permits = batch_evaluator.target, batch_evaluator.surrogates, batch_evaluator.permits
+    if info.fingerprint != target.fingerprint():
+        return (
+            f"{info.node} has another {target.name} than this machine: labels, preprocessing or weights differ; put the "
+            "same files there"
+        )
+    if surrogates and info.surrogates != surrogates.fingerprints:
+        return (
+            f"{info.node} has other surrogates than this machine: labels, preprocessing or weights differ; put the same "
+            "files there"
+        )
+    if isinstance(permits, Unlike) and not permits.same_as(info.unlike):
+        return (
+            f"{info.node} measures likeness to digits (search.unlike) otherwise than this machine; install there what is "
+            "installed here: evofool, numpy and pillow"
+        )
+    return ""

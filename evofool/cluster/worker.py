@@ -14,6 +14,7 @@ import torch
 from evofool.ascend.surrogates import Climb, Surrogates
 from evofool.cluster.messages import OrderMessage, ParentUpdate, Receiver, Seal, encode_winners, seal
 from evofool.errors import EvofoolError
+from evofool.image_metrics.unlike import Unlike
 from evofool.machine import machine
 from evofool.search.evaluate import BatchEvaluator, on_host, stays_on_device
 from evofool.search.isolation import isolate
@@ -38,6 +39,7 @@ class WorkerInfo:
     error: str = ""
     fingerprint: str = ""
     surrogates: tuple[str, ...] = ()  # their fingerprints
+    unlike: tuple[float, ...] = ()  # by class the limits of its constraint on likeness (image_metrics.unlike)
     machine: dict[str, Any] = field(default_factory=dict)
     device: str = ""
     node: str = ""
@@ -50,12 +52,13 @@ class WorkerSetup:
     """What a worker is built with."""
 
     spec: str  # of the target
-    evaluator_settings: dict[str, Any]  # the fields of the batch evaluator, but for target, surrogates and resident
+    evaluator_settings: dict[str, Any]  # the fields of the batch evaluator, but for target, surrogates, resident and permits
     seed: int
     batch: int
     threads: int
     folder: str  # in which modules of python: targets are looked for
     surrogates: tuple[tuple[str, ...], Climb] | None = None  # their specs, and how children climb
+    unlike: tuple[Any, ...] | None = None  # Unlike.settings
 
 
 class Worker:
@@ -86,9 +89,10 @@ class Worker:
                 surrogates = Surrogates(networks, self.target, setup.evaluator_settings["encoding"], climb)
             except EvofoolError as error:
                 return WorkerInfo(str(error))
-        resident = stays_on_device(self.target, setup.evaluator_settings["edges"])
+        permits = Unlike(*setup.unlike) if setup.unlike else None
+        resident = stays_on_device(self.target, setup.evaluator_settings["edges"], permits is not None)
         self._batch_evaluator = BatchEvaluator(
-            target=self.target, resident=resident, surrogates=surrogates, **setup.evaluator_settings
+            target=self.target, resident=resident, surrogates=surrogates, permits=permits, **setup.evaluator_settings
         )
         self._warm_up()
         if self._batch_evaluator.number_format not in self.target.formats:
@@ -99,6 +103,7 @@ class Worker:
         return WorkerInfo(
             fingerprint=self.target.fingerprint(),
             surrogates=surrogates.fingerprints if surrogates else (),
+            unlike=tuple(permits.distances.values()) if permits else (),
             machine=machine(setup.threads) | device_record(self.target),
             device=device_name(self.target),
             node=socket.gethostname(),

@@ -209,10 +209,14 @@ def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
         names = ", ".join(f"`{public_name(name)}`" for name in surrogate["targets"])
         climbs = f"; {surrogate['share']:.0%} of the children climbed gradients of other networks ({names})"
         climbs += f" from evaluation {surrogate['after']:,} on" if surrogate.get("after") else ""
+    shuns = ""
+    if unlike := search.get("unlike"):
+        shuns = f'; images shaped like their class\'s digits were turned away (`search.unlike = "{unlike}"`, a measure)'
     apart = f"; {len(niches['edges']) + 1} niches per class, by {niches['descriptor']}" if niches else ""
     return (
         f"MAP-Elites over {what}; {competition}; ranked by {search.get('rank', 'log_odds')}; "
-        f"seed {search.get('seed', 0)}; batches of {search.get('batch', '?')}; {evaluations:,} evaluations{apart}{climbs}"
+        f"seed {search.get('seed', 0)}; batches of {search.get('batch', '?')}; {evaluations:,} evaluations"
+        f"{apart}{climbs}{shuns}"
     )
 
 

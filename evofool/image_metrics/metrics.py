@@ -179,8 +179,7 @@ def _split(
     every = np.arange(len(real))
     if held_out is None:
         free = every if reference is None else np.setdiff1d(every, reference)
-        number = min(_HELD_OUT, len(free) // 2 if reference is None else len(free))
-        held_out = free[_spread(len(free), number)]
+        held_out = free[held_out_of(len(free)) if reference is None else _spread(len(free), _HELD_OUT)]
     if reference is None:
         reference = np.setdiff1d(every, held_out)
     both = np.intersect1d(reference, held_out)
@@ -194,6 +193,11 @@ def _split(
             "each is needed"
         )
     return np.asarray(reference), np.asarray(held_out)
+
+
+def held_out_of(number: int) -> np.ndarray:
+    """Of so many real images the numbers of those that are held out by default: up to 500, half at most, evenly spread."""
+    return _spread(number, min(_HELD_OUT, number // 2))
 
 
 def _spread(number: int, count: int) -> np.ndarray:

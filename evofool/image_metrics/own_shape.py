@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from evofool.image_metrics.spaces import hog
+from evofool.image_metrics.digit_hog import digit_hog
 
 SIDE = 28
 _BOX = 20  # the longer side of the ink, as in MNIST
@@ -21,8 +21,9 @@ class OwnShape:
 
     Every image is normalised as MNIST's digits are: ink is what is above Otsu's threshold, cropped, its longer side resized
     to 20 pixels, its centre of mass moved to the centre of 28 x 28, as far as the ink stays inside. Then HOG
-    (image_metrics.spaces.hog: 9 directions, cells of 4 x 4 pixels, blocks of 2 x 2 cells). Real images are dark with light
+    (image_metrics.digit_hog: 9 directions, cells of 4 x 4 pixels, blocks of 2 x 2 cells). Real images are dark with light
     ink; of others the negative is taken too, and the nearer one counts. classes: those of the real images, ascending.
+    reference: by class the points (N, D) that images are compared with.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, held_out: Sequence[int] | np.ndarray) -> None:
@@ -33,14 +34,14 @@ class OwnShape:
         self.classes = np.unique(labels)
         rows = np.zeros(len(images), bool)
         rows[np.asarray(held_out)] = True
-        points = hog(np.stack([normalised(image) for image in images]))
-        self._reference = {c: points[~rows & (labels == c)] for c in self.classes.tolist()}
+        points = digit_hog(np.stack([normalised(image) for image in images]))
+        self.reference = {c: points[~rows & (labels == c)] for c in self.classes.tolist()}
         self._held_out = {}
         for c in self.classes.tolist():
             mine = images[rows & (labels == c)]
-            if not len(mine) or not len(self._reference[c]):
-                raise ValueError(f"class {c} has {len(mine)} held-out images and {len(self._reference[c])} others")
-            self._held_out[c] = np.sort(self._distances(_points(mine), c))
+            if not len(mine) or not len(self.reference[c]):
+                raise ValueError(f"class {c} has {len(mine)} held-out images and {len(self.reference[c])} others")
+            self._held_out[c] = np.sort(self.distances(both_polarities(mine), c))
 
     def __call__(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of uint8 images (B, 1, H, W), each of the class (B,) that it is an elite of: percentiles and flags.
@@ -49,8 +50,8 @@ class OwnShape:
         class that are at most as far from the nearest real image of the class. flags bool (B,): it is at most SAME, and no
         other class is nearer.
         """
-        points = _points(images)
-        distances = {c: self._distances(points, c) for c in self.classes.tolist()}
+        points = both_polarities(images)
+        distances = {c: self.distances(points, c) for c in self.classes.tolist()}
         nearest = np.min(list(distances.values()), axis=0) if len(images) else np.zeros(0)
         percentiles, flags = np.zeros(len(images)), np.zeros(len(images), bool)
         for k, c in enumerate(classes.tolist()):
@@ -59,19 +60,28 @@ class OwnShape:
             flags[k] = percentiles[k] <= SAME and distances[c][k] == nearest[k]
         return percentiles, flags
 
-    def _distances(self, points: np.ndarray, c: int) -> np.ndarray:
+    def distances_above(self, percentile: float) -> dict[int, float]:
+        """By class the least distance whose percentile is above this one, which is below 100."""
+        found = {}
+        for c, held_out in self._held_out.items():
+            percentiles = 100.0 * np.arange(1, len(held_out) + 1) / len(held_out)
+            found[c] = float(held_out[np.argmax(percentiles > percentile)])
+        return found
+
+    def distances(self, points: np.ndarray, c: int) -> np.ndarray:
         """float64 (B,): of points (B, 2, D) to the nearest of the reference of a class, of the nearer polarity."""
-        real = self._reference[c].astype(np.float64)
+        real = self.reference[c].astype(np.float64)
         # Image by image: a distance must not depend on the others.
         nearest = [[np.square(real - ink).sum(1).min() for ink in image] for image in points.astype(np.float64)]
         return np.sqrt(np.array(nearest).reshape(len(points), -1).min(1)) if len(points) else np.zeros(0)
 
 
-def _points(images: np.ndarray) -> np.ndarray:
+def both_polarities(images: np.ndarray) -> np.ndarray:
     """HOG float32 (B, 2, D) of images and of their negatives, normalised."""
     if not len(images):
         return np.zeros((0, 2, 1), np.float32)
-    return np.stack([hog(np.stack([normalised(ink) for ink in (image, 255 - image)])) for image in images])
+    inks = np.stack([normalised(ink) for image in images for ink in (image, 255 - image)])
+    return digit_hog(inks).reshape(len(images), 2, -1)
 
 
 def normalised(image: np.ndarray) -> np.ndarray:

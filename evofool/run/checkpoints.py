@@ -41,6 +41,7 @@ class CheckpointWriter:
     ) -> None:
         self._store, self._strategy, self._rescorer = store, strategy, rescorer
         self._logbook, self._keep_commits = logbook, keep_commits
+        self._unlike = store.meta().unlike
         self.shown = 0  # commits that the file's elites are up to date with
         self.saved_evaluations = 0
         self._shown_changes = 0  # cell changes that they are up to date with
@@ -117,6 +118,7 @@ class CheckpointWriter:
                         "last_progress": s.last_progress,
                         "workers": WorkersRecord(time=time.time(), workers=workers),
                         **self._machine(),
+                        **self._turned_away(),
                     },
                     genomes=list(s.offspring),
                     cell_history=list(s.cell_history),
@@ -158,6 +160,12 @@ class CheckpointWriter:
         if not self.machines:
             return {}
         return {"machine": self.machines[0] if len(self.machines) == 1 else {"several kinds": self.machines}}
+
+    def _turned_away(self) -> dict[str, Any]:
+        """What meta's "unlike" is to be."""
+        if self._unlike is None:
+            return {}
+        return {"unlike": self._unlike.model_copy(update={"turned_away": self._strategy.turned_away.tolist()})}
 
 
 def row_after(batch: int) -> int:

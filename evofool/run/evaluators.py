@@ -5,6 +5,7 @@ from math import ceil
 from evofool.ascend.surrogates import Surrogates
 from evofool.errors import TargetError
 from evofool.recipe import Recipe
+from evofool.run.unlike import build_unlike
 from evofool.search.evaluate import BatchEvaluator, Evaluator, stays_on_device
 from evofool.search.local_evaluator import LocalEvaluator
 from evofool.targets import Target, refuse_workers
@@ -15,7 +16,8 @@ def make_batch_evaluator(
     recipe: Recipe, target: Target, encoding: Encoding, position: float, surrogates: Surrogates | None = None
 ) -> BatchEvaluator:
     """position: Position.tolerance; if logits depend on an image's place in a chunk, elites are scored again one by one."""
-    niches = recipe.niches
+    niches, permits = recipe.niches, build_unlike(recipe, target)
+    edges = niches.edges if niches else ()
     return BatchEvaluator(
         encoding,
         target,
@@ -23,13 +25,14 @@ def make_batch_evaluator(
         recipe.search.rank,
         recipe.search.competition,
         niches.descriptor if niches else None,
-        niches.edges if niches else (),
+        edges,
         recipe.compute.format,
-        resident=stays_on_device(target, niches.edges if niches else ()),
+        resident=stays_on_device(target, edges, permits is not None),
         keep=recipe.search.keep,
         surrogates=surrogates,
         reference_batch=1 if position else 0,
         position=position,
+        permits=permits,
     )
 
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 from evofool.errors import StoreError
 from evofool.recipe import parse
 from evofool.run.merge_parts import BestElite, QuarantinedGenome, SourceRun, copies_differ, read_runs
-from evofool.run.meta import MergedSource, PositionRecord, RunMeta
+from evofool.run.meta import MergedSource, PositionRecord, RunMeta, UnlikeRecord
 from evofool.run.reader import FILE
 from evofool.run.schema import Checkpoint, GenomeId, NewElite, QuarantineRow
 from evofool.run.store import Store
@@ -224,6 +224,7 @@ def _description(runs: Sequence[SourceRun], out: Path) -> tuple[RunMeta, dict[st
         target=min(runs, key=lambda run: run.sources[0].id).target,
         machine=first.machine if len(kinds) == 1 else {"several kinds": [kinds[kind] for kind in sorted(kinds)]},
         position=_position([source.position for source in sources]),
+        unlike=_unlike([source.unlike for source in sources if source.unlike]),
     )
     batches = sum(source.evaluations // parsed.search.batch for source, parsed in zip(sources, recipes, strict=True))
     state = {
@@ -235,6 +236,14 @@ def _description(runs: Sequence[SourceRun], out: Path) -> tuple[RunMeta, dict[st
         "references": _references(runs),
     }
     return meta, state
+
+
+def _unlike(records: Sequence[UnlikeRecord]) -> UnlikeRecord | None:
+    """One with what all sources turned away; they compared with the same real images."""
+    if not records:
+        return None
+    counts = zip(*(record.turned_away for record in records), strict=True)
+    return records[0].model_copy(update={"turned_away": [sum(of_class) for of_class in counts]})
 
 
 def _position(positions: Sequence[PositionRecord]) -> PositionRecord:

@@ -105,6 +105,8 @@ def _source_run(stored: StoredRun) -> SourceRun:
         "shape": list(stored.shape),
         "fingerprint": target.fingerprint,
         "search.rank": recipe.search.rank,
+        "search.unlike": recipe.search.unlike,
+        "the real digits of search.unlike": meta.unlike.sha256 if meta.unlike else None,
         "niches.descriptor": recipe.niches.descriptor if recipe.niches else None,
         "niches.edges": list(recipe.niches.edges) if recipe.niches else None,
         **drawing(stored.encoding),
@@ -121,6 +123,7 @@ def _source_run(stored: StoredRun) -> SourceRun:
             seconds=meta.seconds,
             answers=meta.answers,
             drifts=meta.drifts,
+            unlike=meta.unlike,
         )
         return SourceRun(folder, signature, target, [source], {}, meta.references, decoder)
     origins = stored.store.origins()
@@ -147,8 +150,8 @@ def _refuse_incompatible(first: SourceRun, other: SourceRun) -> None:
             )
         raise RecipeError(
             f"{first.folder} and {other.folder} cannot be merged: {key} is {a!r} in the first and {b!r} in the second. Runs "
-            "that are merged have to agree in search.rank, in niches and in how a genome is drawn; leave one out, or search "
-            f"again with the other's {key}"
+            "that are merged have to agree in search.rank, in search.unlike, in niches and in how a genome is drawn; leave "
+            f"one out, or search again with the other's {key}"
         )
 
 

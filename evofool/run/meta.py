@@ -220,6 +220,16 @@ class DriftRecord(_Record):
     reason: StrictStr
 
 
+class UnlikeRecord(_Record):
+    """The real images that search.unlike compares with, and the images that it kept from places in committed batches."""
+
+    images: StrictStr
+    reference: Count  # the number of real images that are compared with
+    held_out: Count
+    sha256: StrictStr  # of all of them, and their classes
+    turned_away: list[Count]  # by class, images that would have won a place
+
+
 class MergedSource(_Record):
     """One search that went into a merged run. machine, device and backend: those that scored its elites."""
 
@@ -233,6 +243,7 @@ class MergedSource(_Record):
     seconds: NotNegative
     answers: Count
     drifts: list[DriftRecord] = []
+    unlike: UnlikeRecord | None = None
 
 
 class ReferenceRecord(_OpenRecord):
@@ -272,6 +283,7 @@ class RunMeta(_Record):
     agreed: AgreementRecord | None = None  # of black boxes
     drifts: list[DriftRecord] = []  # of black boxes, oldest first
     surrogates: SurrogatesRecord | None = None  # of searches with search.surrogate
+    unlike: UnlikeRecord | None = None  # of searches with search.unlike, and merged ones
 
     @field_validator("recipe")
     @classmethod
@@ -333,6 +345,13 @@ class RunMeta(_Record):
         if any(c >= len(info.data["target"].labels) for c in classes):
             raise ValueError("climbs: the target has no such class")
         return found
+
+    @field_validator("unlike")
+    @classmethod
+    def _of_all_classes(cls, unlike: UnlikeRecord | None, info: ValidationInfo) -> UnlikeRecord | None:
+        if unlike and "target" in info.data and len(unlike.turned_away) != len(info.data["target"].labels):
+            raise ValueError("turned_away does not have a number for each class")
+        return unlike
 
     @property
     def niches(self) -> int:

@@ -9,6 +9,7 @@ from evofool.ascend.surrogates import Surrogates
 from evofool.errors import TargetError
 from evofool.machine import machine
 from evofool.recipe import Recipe
+from evofool.run import unlike
 from evofool.run.location import temporary_note
 from evofool.run.meta import PositionRecord, RunMeta, SpeedRecord, TargetRecord
 from evofool.run.resume_checks import refuse_other_recipe, refuse_stored_cluster, refuse_without_search
@@ -43,6 +44,7 @@ def new_meta(
         answers=answers,
         warnings=[*notes, *([note] if note else [])],
         surrogates=record_of(surrogates),
+        unlike=unlike.record_of(recipe, target),
     )
 
 

@@ -22,6 +22,7 @@ class Progress:
     answers: int  # images that the target answered, over all sessions: more than evaluations, because of its validation
     requests: int  # sent for them over a network
     passes: int  # forward passes of surrogates, and as many backward ones
+    turned_away: int  # images that search.unlike kept from a place in a class
 
     @classmethod
     def of(cls, run: Search, rate: float, saved: int, requests: int) -> "Progress":
@@ -37,6 +38,7 @@ class Progress:
             answers=run.answers,
             requests=requests,
             passes=run.strategy.passes,
+            turned_away=int(run.strategy.turned_away.sum()),
         )
 
     @property

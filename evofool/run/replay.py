@@ -189,6 +189,7 @@ def content(run: StoredRun) -> dict[str, Any]:
         "genomes": run.store.genomes(births),
         "descent": run.store.ancestry(births),
         "methods that made genomes": run.store.methods(),
+        "images that search.unlike turned away": run.meta.unlike,
         "quarantine": [row[:5] for row in run.store.quarantine()],
         "elites": [(row.birth, row.digest()) for row in run.store.elites()]
         if run.meta.shown_changes == len(history)

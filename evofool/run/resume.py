@@ -26,6 +26,8 @@ def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tupl
     strategy.stored_genomes.steps = store.steps()
     if meta.surrogates:
         strategy.climbed, strategy.passes = meta.surrogates.children, meta.surrogates.forwards
+    if meta.unlike:
+        strategy.turned_away = np.array(meta.unlike.turned_away, np.int64)
     number = meta.seeds.number if meta.seeds else 0
     strategy.seed_with({}, meta.seeds.classes if meta.seeds else ())
     rows = _archive(strategy, store, meta.shown_changes, rank)

@@ -11,6 +11,7 @@ from evofool.generators.decoder_file import read_decoder
 from evofool.recipe import Recipe
 from evofool.recipe_encodings import LatentPart
 from evofool.run.meta import RunMeta
+from evofool.run.unlike import record_of, refuse_other_references
 from evofool.targets import Target, needs_trust, refuse_workers
 from evofool.targets.speed import choose_format
 
@@ -60,7 +61,8 @@ def device_elsewhere(recipe: Recipe, target: Target) -> bool:
 
 
 def refuse_missing_classes(recipe: Recipe, target: Target) -> None:
-    """RecipeError if the recipe searches for classes that the target does not have."""
+    """RecipeError if the recipe searches for classes that the target does not have, or shuns digits where there are none."""
+    record_of(recipe, target)
     if (wanted := recipe.search.classes) and wanted[-1] >= len(target.labels):
         raise RecipeError(f"search.classes: {target.name} has the classes 0 to {len(target.labels) - 1}, not {wanted[-1]}")
 
@@ -92,7 +94,10 @@ def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, sett
 
 
 def refuse_other_target(target: Target, recipe: Recipe, meta: RunMeta, folder: Path | str) -> None:
-    """TargetError for another target than the run began with, and for one that lacks its number format here."""
+    """TargetError for another target than the run began with, and for one that lacks its number format here.
+
+    RecipeError for other real digits than search.unlike began with.
+    """
     if target.fingerprint() != meta.target.fingerprint:
         raise TargetError(
             f"{folder}: the target {meta.target.name} is not the one that this run began with "
@@ -103,6 +108,7 @@ def refuse_other_target(target: Target, recipe: Recipe, meta: RunMeta, folder: P
             f"{folder}: this run ranks in {recipe.compute.format}, and on this machine {target.name} has "
             f"{', '.join(target.formats)}; resume it where it began"
         )
+    refuse_other_references(recipe, target, meta.unlike, folder)
 
 
 def changed_values(recipe: Recipe, stored: Recipe) -> list[tuple[str, Any, Any]]:

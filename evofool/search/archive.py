@@ -1,13 +1,15 @@
 """The archive: the best genomes found so far for each class and niche, in memory."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from genomes import Encoding, Genomes, Key
 from genomes.random import integers
+
+_NO_NUMBERS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,18 @@ class Quarantined:
     father: int
     genome: Genomes  # a batch of one
     reason: str
+
+
+class TurnedAway(NamedTuple):
+    """Claims to cells of images that may not be elites of the class: they beat the threshold, and all but at most keep - 1
+    of the batch's winners in the cell."""
+
+    births: np.ndarray = _NO_NUMBERS  # (R,) int64
+    cells: np.ndarray = _NO_NUMBERS  # (R,) int64
+    scores: np.ndarray = np.zeros(0)  # (R,) float64
+
+
+_NONE_AWAY = TurnedAway()
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class Winners:
     log_odds: np.ndarray  # (M,) float64
     margins: np.ndarray  # (M,) float64
     quarantined: tuple[Quarantined, ...] = ()  # of the batch
+    turned_away: TurnedAway = _NONE_AWAY
 
     @classmethod
     def none(cls, encoding: Encoding) -> "Winners":
@@ -63,10 +78,25 @@ class Winners:
         kept, which = np.unique(births[rows[best]], return_inverse=True)
         known, first = np.unique(births, return_index=True)
         at = first[np.searchsorted(known, kept)]
-        by_genome = {n: np.concatenate([getattr(p, n) for p in parts])[at] for n in ("mothers", "fathers", "genomes")}
-        by_place = {n: np.concatenate([getattr(p, n) for p in parts])[best] for n in ("log_odds", "margins")}
+        by_genome: dict[str, Any] = {
+            n: np.concatenate([getattr(p, n) for p in parts])[at] for n in ("mothers", "fathers", "genomes")
+        }
+        by_place: dict[str, Any] = {n: np.concatenate([getattr(p, n) for p in parts])[best] for n in ("log_odds", "margins")}
         aside = tuple(q for p in parts for q in p.quarantined)
-        return cls(kept, cells=cells[best], rows=which, scores=scores[best], quarantined=aside, **by_genome, **by_place)
+        winners = cls(kept, cells=cells[best], rows=which, scores=scores[best], quarantined=aside, **by_genome, **by_place)
+        return winners._with_turned_away([p.turned_away for p in parts], keep)
+
+    def _with_turned_away(self, parts: Sequence[TurnedAway], keep: int) -> "Winners":
+        """With those of a batch's parts that beat all but at most keep - 1 of the batch's winners in their cells."""
+        births, cells, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if not len(births):
+            return self
+        _, first = np.unique(np.stack([births, cells]), axis=1, return_index=True)
+        births, cells, scores = births[first, None], cells[first, None], scores[first, None]
+        winners = self.births[self.rows]
+        better = (self.scores > scores) | ((self.scores == scores) & (winners < births))
+        kept = ((self.cells == cells) & better).sum(axis=1) < keep
+        return replace(self, turned_away=TurnedAway(births[kept, 0], cells[kept, 0], scores[kept, 0]))
 
 
 def best_of_cells(cells: np.ndarray, scores: np.ndarray, births: np.ndarray, keep: int) -> np.ndarray:

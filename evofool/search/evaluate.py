@@ -7,6 +7,7 @@ gradients (evofool/ascend/surrogates.py): then the same bits are claimed for one
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from evofool import scores, scores_torch
 from evofool.ascend.surrogates import Surrogates
 from evofool.descriptors import DESCRIPTORS, bins
-from evofool.search.archive import Winners
+from evofool.search.archive import TurnedAway, Winners
+from evofool.search.ranking import Permits, best_permitted_rows, best_rows
 from evofool.targets.classifier import Target
 from evofool.targets.network import FLOAT32
 from genomes import Encoding, Genomes, Key
@@ -129,7 +131,8 @@ class BatchEvaluator:
     the length of the archive's lists (Archive). surrogates: for orders with children that climb. reference_batch: the number
     of images in a pass of reference_logits, chunk unless given. It is 1 where logits depend on an image's place, so that an
     elite's reference scores do not depend on the elites that are scored with it. position: Position.tolerance of the target
-    at this chunk size (evofool.targets.position), 0 if logits do not depend on an image's place.
+    at this chunk size (evofool.targets.position), 0 if logits do not depend on an image's place. permits: which images may
+    win a place in a cell of a class; None: all. It sees the images as they are saved, so they are not resident.
     """
 
     encoding: Encoding
@@ -145,6 +148,7 @@ class BatchEvaluator:
     surrogates: Surrogates | None = None
     reference_batch: int = 0
     position: float = 0.0
+    permits: Permits | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reference_batch", self.reference_batch or self.chunk)
@@ -171,7 +175,7 @@ class BatchEvaluator:
         if isinstance(logits, torch.Tensor):
             return self._compete_on_device(order, begin, genomes, logits)
         niche = bins(DESCRIPTORS[self.descriptor](images), self.edges) if self.descriptor else None
-        return self._compete(order, begin, genomes, logits, niche)
+        return self._compete(order, begin, (genomes, images), logits, niche)
 
     def logits(self, order: Order) -> np.ndarray:
         """(size, K) float32: the logits that the images of an order are ranked by. The order lies within one chunk."""
@@ -198,23 +202,33 @@ class BatchEvaluator:
         """(B, K): the float32 logits of up to a chunk of genomes, in the first rows of a pass; they define the scores."""
         return self.target.logits(self.encoding.render(genomes), self.chunk)
 
-    def _compete(self, order: Order, begin: int, genomes: Genomes, logits: np.ndarray, niche: np.ndarray | None) -> Winners:
+    def _compete(
+        self, order: Order, begin: int, drawn: tuple[Genomes, np.ndarray], logits: np.ndarray, niche: np.ndarray | None
+    ) -> Winners:
+        genomes, images = drawn
         scores.refuse_unfinite(logits, order.batch, self.target.name, order.key.row + begin)
         log_odds = scores.log_odds(logits)
         ranked = log_odds if self.rank == "log_odds" else scores.margin(logits)
         n = len(genomes)
         allowed = ranked if self.target.top_k == ranked.shape[1] else scores.of_top_k(ranked, logits, self.target.top_k)
         if self.competition != "all":
-            claims = order.claims[begin : begin + n] if order.claims is not None else logits.argmax(axis=1)
+            own = order.claims[begin : begin + n] if order.claims is not None else logits.argmax(axis=1)
             only, every = np.full_like(ranked, -np.inf), np.arange(n)
-            only[every, claims] = allowed[every, claims]
+            only[every, own] = allowed[every, own]
             allowed = only
-        cells, rows = best_rows(allowed, order.thresholds, self.keep, niche, self.niches)
+        claims = allowed, order.thresholds, self.keep, niche, self.niches
+        turned_away = None
+        if self.permits is None:
+            cells, rows = best_rows(*claims)
+        else:
+            cells, rows, (at, of) = best_permitted_rows(*claims, partial(self.permits, images))
+            turned_away = TurnedAway(order.first_birth + begin + of, at, ranked[of, at // self.niches])
         classes = cells // self.niches
         # Late in a search most chunks win nothing, and need no margins.
         margins = ranked if self.rank == "margin" or not len(cells) else scores.margin(logits)
         best = scores_torch.Best(cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
-        return self._winners(order, begin, genomes, best)
+        winners = self._winners(order, begin, genomes, best)
+        return winners if turned_away is None else replace(winners, turned_away=turned_away)
 
     def _compete_on_device(self, order: Order, begin: int, genomes: Genomes, logits: torch.Tensor) -> Winners:
         claims: np.ndarray | torch.Tensor | None = None
@@ -250,9 +264,12 @@ class BatchEvaluator:
         )
 
 
-def stays_on_device(target: Target, edges: Sequence[float]) -> bool:
-    """Whether images, logits and scores can stay on the target's device (BatchEvaluator.resident)."""
-    return not edges and target.network is not None and target.network.device.type != "cpu"
+def stays_on_device(target: Target, edges: Sequence[float], constrained: bool = False) -> bool:
+    """Whether images, logits and scores can stay on the target's device (BatchEvaluator.resident).
+
+    constrained: whether there is BatchEvaluator.permits.
+    """
+    return not edges and not constrained and target.network is not None and target.network.device.type != "cpu"
 
 
 class Measured(NamedTuple):
@@ -333,43 +350,3 @@ class Evaluator(Protocol):
     def close(self) -> None:
         """Release everything, without waiting for unfinished work."""
         ...
-
-
-def best_rows(
-    scores: np.ndarray, thresholds: np.ndarray, keep: int, niche: np.ndarray | None, niches: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best `keep` rows of each cell, of those above its threshold; of equals the first ones.
-
-    scores: (B, K) float64; thresholds: (K * niches,) float64; niche: (B,) int64, of each row, None: there is one. Returns
-    (M,) int64 cells = class * niches + niche, ascending, and their rows, the best of a cell first.
-    """
-    if niche is None:
-        return _best(scores, thresholds, keep)
-    by_niche = thresholds.reshape(-1, niches)
-    cells, rows = [], []
-    for n in np.unique(niche):
-        members = np.flatnonzero(niche == n)
-        classes, best = _best(scores[members], by_niche[:, n], keep)
-        cells.append(classes * niches + n)
-        rows.append(members[best])
-    found = np.concatenate(cells)
-    order = np.argsort(found, kind="stable")
-    return found[order], np.concatenate(rows)[order]
-
-
-def _best(scores: np.ndarray, thresholds: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
-    """As best_rows, of one niche: columns and rows."""
-    columns = np.flatnonzero(scores.max(axis=0) > thresholds)
-    left = scores[:, columns]
-    found, rows = [columns], [left.argmax(axis=0)]
-    while len(found) < keep and len(columns):
-        left[rows[-1], np.arange(len(columns))] = -np.inf
-        more = np.flatnonzero(left.max(axis=0) > thresholds[columns])
-        columns, left = columns[more], left[:, more]
-        found.append(columns)
-        rows.append(left.argmax(axis=0))
-    if len(found) == 1:
-        return columns, rows[0]
-    cells = np.concatenate(found)
-    order = np.argsort(cells, kind="stable")
-    return cells[order], np.concatenate(rows)[order]

@@ -105,6 +105,7 @@ class MapElites:
         self.last_progress = 0  # the last commit that brought a cell a new elite, counted from 0
         self.wins = 0  # elites that were replaced, by one of the batch at most; the first one of a cell does not count
         self.switches = 0  # of these, goal switches
+        self.turned_away = np.zeros(archive.classes, np.int64)  # by class, images that a constraint kept from a place
         self.offspring: list[Offspring] = []  # since the last save
         self.stored_genomes = StoredGenomes(encoding)
         self.methods: dict[int, str] = {}  # by birth, what made those of them that variation did not make
@@ -205,6 +206,8 @@ class MapElites:
         self.commits.append(Commit(self.committed, order.batch, order.drawn_after))
         self.committed += 1
         self.quarantined += winners.quarantined
+        if len(away := winners.turned_away.cells):
+            self.turned_away += np.bincount(away // self.archive.niches, minlength=self.archive.classes)
         if order.climbs is not None:
             climbed = order.climbs[order.climbs >= 0]
             self.climbed, self.passes = self.climbed + len(climbed), self.passes + int(self._costs[climbed].sum())

