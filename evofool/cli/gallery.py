@@ -22,7 +22,8 @@ def gallery(
     """Show runs in a browser: their images as a grid, live while they evolve, and as they were at any time before.
 
     The server listens on this machine only, and answers only the browser that opens the address that it prints. A button
-    explains an image, another one lets a search go on; nothing else changes a run's folder. Ctrl-C ends it.
+    explains an image, another one lets a search go on, and people can be asked what they see (`evofool quiz`); nothing else
+    changes a run's folder. Ctrl-C ends it.
     A server is asked about drawings only with a limit: --target "https://...?max_requests=100".
     """
     from evofool.errors import RecipeError

@@ -12,9 +12,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from evofool.errors import EvofoolError, ImageError
+from evofool.images import pixel_sha256
 from evofool.quiz.materials import ELITES, NOISE, OPTIONS, REAL, REPEATS, trial_id
 from evofool.quiz.names import Names
-from evofool.quiz.of_run import Logits, begin, candidates, new_session, run_verdicts
+from evofool.quiz.of_run import Logits, begin, new_session, run_verdicts
 from evofool.quiz.raters import person, standing
 from evofool.quiz.schema import CHOICE, MOST_TEXT, NOTHING_OF_THESE, Answer, End, Record, Trial
 from evofool.quiz.store import QuizStore, trial_ids
@@ -55,24 +56,21 @@ class QuizDesk:
 
     def check(self, stored: StoredRun) -> None:
         """ImageError, TargetError or StoreError if no session about this run can begin."""
-        elites, (images, _) = candidates(stored.elites(), [], Names(stored.labels)), self._real(stored, 0)
+        elites, (images, _) = _elites(stored), self._real(stored, 0)
         if not elites or len(images) < REAL:
             raise ImageError(
-                f"a quiz needs an elite and {REAL} real images; there are {len(elites)} and {len(images)} of them"
+                f"a quiz needs an elite and {REAL} real images; there are {elites} elites and {len(images)} real images"
             )
 
     def start(self, folder: Path) -> dict[str, Any]:
-        """What the first page says: how much there is to do, and which sessions have not ended."""
+        """What the first page says: how much there is to do, and which sessions have not ended. Errors as of `check`."""
         with StoredRun(folder) as stored:
             self.check(stored)
-            records = _records(stored.folder)
-            names = Names(stored.labels)
-            elites = min(ELITES, len(candidates(stored.elites(), [], names)))
             return {
-                **expected(elites, names),
+                **expected(_elites(stored), Names(stored.labels)),
                 "unfinished": [
                     {"rater": record.session.rater, "done": len(record.answers), "of": len(record.trials)}
-                    for record in records
+                    for record in _records(stored.folder)
                     if _goes_on(record, stored.meta.id)
                 ],
             }
@@ -195,6 +193,13 @@ def expected(elites: int, names: Names) -> dict[str, Any]:
     named = shown + min(REPEATS, elites // 2)
     a_name, a_choice = _SECONDS[keys_of(names) is not None]
     return {"images": shown, "trials": named + shown, "minutes": -(-(named * a_name + shown * a_choice) // 60)}
+
+
+def _elites(stored: StoredRun) -> int:
+    """How many elites a session has, about: at most ELITES. Of few, those with the same pixels count once."""
+    if len(stored.listed()) > ELITES:
+        return ELITES
+    return len({pixel_sha256(elite.image) for elite in stored.elites() if not is_rejection(elite.label)})
 
 
 def asked(record: Record, n: int, names: Names) -> dict[str, Any]:

@@ -59,9 +59,9 @@ function introduce() {
   $("intro-text").textContent = naming
     ? (keys ? "Press what you see in the image, or Nothing." : "Write what you see in the image, in a word or two. If you see nothing, leave it empty.")
     : "The images come again, in another order, each with a list. Choose what the image shows, or Nothing of these.";
-  const first = keys ? `${keys.join(" ")}: what you see` : naming ? "Enter: the next image" : "1 to 9 and 0: the options, as numbered";
+  const first = keys ? `Keys ${keys.join(" ")}: what you see` : naming ? "Enter: the next image" : "Keys 1 to 9 and 0: the options, as numbered";
   const nothing = naming && !keys ? [] : [`${nothingKey().name}: nothing${naming ? "" : " of these"}`];
-  $("intro-keys").replaceChildren(...[`Keys ${first}`, ...nothing].map(text => element("li", text)));
+  $("intro-keys").replaceChildren(...[first, ...nothing].map(text => element("li", text)));
   $("ready").textContent = state.done ? "Show the next image" : "Show the first image";
   lastBlock = state.block;
   show("intro");
@@ -92,6 +92,7 @@ async function ask() {
   $("progress").max = state.of;
   $("progress").value = state.done;
   $("progress-text").textContent = `${state.done + 1} of ${state.of}`;
+  $("trial").classList.toggle("beside", !naming && !state.keys);
   $("typing").hidden = !typed;
   $("name").value = "";
   $("buttons").className = `buttons ${state.keys ? (labels.length > 12 ? "many" : "keypad") : "options"}`;
@@ -108,14 +109,16 @@ async function ask() {
   try {
     await image.decode();
   } catch {
-    stop(new Error("The image could not be loaded."), () => source.state());
+    stop(new TypeError("the image"), () => source.state());
     return;
   }
   const side = Math.max(image.naturalWidth, image.naturalHeight);
-  const room = Math.min(LARGEST, document.documentElement.clientWidth - 40, Math.max(224, innerHeight * 0.55));
-  const factor = Math.max(1, Math.floor(room / side));
-  image.width = image.naturalWidth * factor;
-  image.height = image.naturalHeight * factor;
+  const room = Math.min(LARGEST, document.documentElement.clientWidth - 40, Math.max(224, innerHeight * 0.57));
+  const factor = side > room ? room / side : Math.floor(room / side);
+  image.classList.toggle("smooth", factor < 1);
+  image.width = Math.round(image.naturalWidth * factor);
+  image.height = Math.round(image.naturalHeight * factor);
+  image.parentElement.style.minHeight = `${image.height}px`;  // of all images the same: nothing moves between two
   (typed ? $("name") : $("question")).focus({ preventScroll: true });
   // The second frame begins when the first one, with the image in it, has been painted.
   requestAnimationFrame(() => {
@@ -150,7 +153,7 @@ async function attempt(what) {
 
 // What failed is tried again when the rater says so. An answer that is stored already is not stored twice.
 function stop(error, what) {
-  const gone = error instanceof TypeError;  // of fetch: nobody answers
+  const gone = error instanceof TypeError;  // as of fetch: nobody answers
   $("stopped-text").textContent = gone ? "The server does not answer." : error.message;
   $("stopped-hint").textContent = source.hint;
   pending = what;
@@ -282,6 +285,7 @@ async function start() {
   } else if ($("sessions")) {
     source = ofFile(JSON.parse($("sessions").textContent));
     $("anew").addEventListener("click", () => { source.clear(); location.reload(); });
+    $("download").addEventListener("click", () => { $("anew").disabled = false; });
     onBegin(async given => { await source.begin(given); await attempt(() => source.state()); });
     if (source.begun()) await attempt(() => source.state());
   } else if ($("start")) {
