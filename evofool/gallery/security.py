@@ -79,7 +79,7 @@ class Guard:
         if given and scope["method"] in _SAFE and _same(given[0], self._tokens.start):
             return self._welcome(Request(scope))
         if not _same(self._cookie_of(headers), self._tokens.start):
-            return _no(403, "Open the address that evofool has printed at this start: it has the token that opens this server.")
+            return _no(403, "Open the address that was printed at this start: it has the token that opens this server.")
         if scope["method"] not in _SAFE:
             if headers.get("origin", "").lower() != f"http://{host}":
                 return _no(403, "This request does not come from a page of the gallery.")
