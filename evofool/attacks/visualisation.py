@@ -1,4 +1,4 @@
-"""Published methods of feature visualisation, as attacks: they regularise so that people recognise the class."""
+"""Published methods of feature visualisation, as attacks. Their regularisation is meant to show the class to people."""
 
 import math
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ def fourier(
 ) -> AscentResult:
     """Feature visualisation: the logit in decorrelated Fourier space under robust transforms, by Adam (Olah 2017).
 
-    It is designed for recognisable images, and of these attacks its images transfer best to other networks. The image
+    It is meant to make recognisable images, and of these attacks its images transfer best to other networks. The image
     without transforms is scored at every eighth step. transformed=False leaves the transforms out.
     """
     options = AttackOptions(**keywords)

@@ -19,6 +19,7 @@ NETWORK = typer.Option(
     metavar="SPEC", help="Another classifier, to compare images by its features too (see `evofool targets list`)."
 )
 
+_NONE_SHAPED = "None is shaped like its class by this measure, which grain and strong stripes deceive; people may see more."
 _FAR = 95.0  # noise below this percentile is near real images in that space
 
 
@@ -85,7 +86,7 @@ def measure(
         shaped = own_shape and [elite.label for elite in stored.listed() if metrics_of(elite.row).get(HAS_OWN_SHAPE)]
     _print(stored_metrics([folder]), controls, metrics)
     if shaped is not None:
-        print_lines("", f"Shaped like their class: {', '.join(shaped)}." if shaped else "None is shaped like its class.")
+        print_lines("", f"Shaped like their class: {', '.join(shaped)}." if shaped else _NONE_SHAPED)
 
 
 def _different(replaced: "Sequence[Mapping[str, Any]]") -> "list[Mapping[str, Any]]":
@@ -132,6 +133,6 @@ def _print(
     print_lines(
         "",
         f"Percentile 100: at least as far from its nearest real image as all {metrics.held_out:,} held-out real images "
-        f"are from theirs.{features} None of these values shows whether people recognise an image, which takes a study "
-        "with people (Zhou and Firestone 2019).",
+        f"are from theirs.{features} None of these values shows whether people recognise an image: `evofool quiz` asks "
+        "them.",
     )

@@ -53,7 +53,7 @@ def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path)
     assert "30 real images of" in result.output
     assert "feature distance to the nearest real image, percentile" in result.output
     assert "uniform noise" in result.output
-    assert "a study with people (Zhou and Firestone 2019)" in result.output
+    assert "`evofool quiz` asks them" in result.output
     assert "nrecognis" not in result.output
     again = CliRunner().invoke(app, [str(folder), "--images", str(pictures)])
     assert "0 elites of" in again.output
