@@ -31,10 +31,18 @@ EXAMPLES = {
         "runs/lenet/report.html",
         "bench --target lenet --images digits --budget 100,400 --seeds 2 --workers 0 --out runs/lenet",
     ),
+    "gallery/index.html": (
+        "gallery/index.html",
+        "run mnist-cppn --out runs/digits",
+        "run imagenet --set search.classes=[1,107,340,417,562,920] --set search.random=128 --set stop.evaluations=2000 "
+        "--set encoding.cosines=56 --out runs/efficientnet-lite0",
+        "gallery runs --static gallery",
+    ),
 }
 """Of each example: the page that the commands leave in an empty folder, and the commands of evofool.
 
-What the page shows or links to lies in a folder of its name, without .html, which is copied with it.
+What the page shows or links to lies in a folder of its name, without .html, which is copied with it; with an index.html its
+whole folder is.
 """
 
 
@@ -130,7 +138,7 @@ def make_example(file: Path, page: str, commands: list[str]) -> None:
     """Write the file: the page that these commands of evofool leave in an empty folder."""
     from mkdocs.exceptions import PluginError
 
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for command in commands:
             logging.getLogger("mkdocs.hooks").info("examples/%s: evofool %s", file.name, command)
@@ -138,7 +146,9 @@ def make_example(file: Path, page: str, commands: list[str]) -> None:
             done = subprocess.run(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if done.returncode:
                 raise PluginError(f"examples/{file.name}: evofool {command} failed:\n{done.stdout}")
-        if (beside := Path(folder, page).with_suffix("")).is_dir():
+        if file.name == "index.html":
+            shutil.copytree(Path(folder, page).parent, file.parent, dirs_exist_ok=True)
+        elif (beside := Path(folder, page).with_suffix("")).is_dir():
             shutil.copytree(beside, file.with_suffix(""), dirs_exist_ok=True)
         write_whole(file, Path(folder, page).read_bytes())
 

@@ -61,7 +61,7 @@ def who_imports(*modules: str) -> set[str]:
 FLOORS = (
     ("text",),
     ("errors", "json_text", "lazy", "machine", "printer"),
-    ("whole_file",),
+    ("whole_file", "whole_folder"),
     ("csv_file", "images", "json_file", "scores", "toml_file"),
     ("descriptors", "scores_torch", "pages"),
     ("targets",),

@@ -53,24 +53,34 @@ class Gallery:
     """The state of a server: what there is, and the runs that are open. Every handler is a method."""
 
     def __init__(
-        self, catalogue: Catalogue, tokens: Tokens, desk: QuizDesk, asking: bool = False, named: Target | None = None
+        self,
+        catalogue: Catalogue,
+        tokens: Tokens,
+        desk: QuizDesk | None,
+        asking: bool = False,
+        named: Target | None = None,
+        static: bool = False,
     ) -> None:
-        """asking: images can be drawn, which the targets of runs answer, and `named` if it is given."""
-        self.catalogue, self.tokens, self.desk = catalogue, tokens, desk
+        """desk: of the quizzes, if people are asked. asking: images can be drawn, which the targets of runs answer, and
+        `named` if it is given. static: pages are made for a copy, in which nothing can be started, searched for or asked,
+        and no folder of this machine is named.
+        """
+        self.catalogue, self.tokens, self.desk, self.static = catalogue, tokens, desk, static
+        self.pairs: list[tuple[Entry, Entry]] = []  # that the first page of a copy compares
         self.runs = OpenRuns()
         self.watchers = Watchers(self.runs)
         self.jobs = Jobs()
         self.drawing = Drawing(self, named) if asking else None
-        self._templates = environment()
+        self._templates = environment(static)
         style = (STATIC / "gallery.css").read_text(encoding="utf-8")
         self._style = STYLE + style
         self._opened: set[Path] = set()  # folders whose images a page has shown, so that a quiz is told
 
     def routes(self) -> list[Route | Mount]:
         run = "/run/{id}"
-        quiz = QuizPages(self.desk, partial(self._entry, "run"), self._was_opened, self.page)
+        quiz = QuizPages(self.desk, partial(self._entry, "run"), self._was_opened, self.page) if self.desk else None
         return [
-            *quiz.routes(),
+            *(quiz.routes() if quiz else ()),
             Route("/", self.home),
             Route(run, self.grid),
             Route(f"{run}/events", self.events),
@@ -113,7 +123,8 @@ class Gallery:
         self._opened |= {run.entry.folder for run in runs if run.preview}
         roots = ", ".join(map(str, self.catalogue.roots))
         more = self.catalogue.left_out
-        return self.page("home.html", runs=runs, others=others, text=words, roots=roots, all_runs=len(listed), more=more)
+        values = {"runs": runs, "others": others, "text": words, "roots": roots, "more": more, "pairs": self.pairs}
+        return self.page("home.html", all_runs=len(listed), **values)
 
     async def grid(self, request: Request) -> Response:
         entry, view = self._run(request), View.of(request.query_params)
@@ -152,13 +163,14 @@ class Gallery:
     async def cell(self, request: Request) -> Response:
         entry, cell = self._run(request), request.path_params["cell"]
         explanations = [e for e in await self.runs.call(self.catalogue.scan) if _explains(e, entry)]
-        shown = await self.runs.read(entry.folder, lambda run: pages.cell_page(run, entry, cell, explanations))
+        shown = await self.runs.read(entry.folder, lambda run: pages.cell_page(run, entry, cell, explanations, self.static))
         return self.page("cell.html", **shown)
 
     async def descent(self, request: Request) -> Response:
         entry, birth = self._run(request), request.path_params["birth"]
         return self.page(
-            "descent.html", **await self.runs.read(entry.folder, lambda run: pages.descent_page(run, entry, birth))
+            "descent.html",
+            **await self.runs.read(entry.folder, lambda run: pages.descent_page(run, entry, birth, self.static)),
         )
 
     async def explain(self, request: Request) -> Response:
@@ -262,7 +274,7 @@ class Gallery:
         return self.page("error.html", status=status, text=text, status_code=status)
 
     def page(self, template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
-        common = {"form_token": self.tokens.form, "asking": self.drawing is not None}
+        common = {"form_token": self.tokens.form, "asking": self.drawing is not None, "static": self.static}
         return HTMLResponse(self._templates.get_template(template).render(**common, **values), status_code)
 
     def _run(self, request: Request) -> Entry:
@@ -283,12 +295,18 @@ class Gallery:
 
 def create_app(gallery: Gallery, port: int) -> Guard:
     """The application that a server runs: the gallery behind its guard."""
+    return Guard(create_pages(gallery), port, gallery.tokens)
+
+
+def create_pages(gallery: Gallery) -> Starlette:
+    """The application without its guard."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await gallery.jobs.close()
-        gallery.desk.close()
+        if gallery.desk:
+            gallery.desk.close()
         if gallery.drawing:
             await gallery.drawing.close()
         await gallery.runs.close()
@@ -296,8 +314,7 @@ def create_app(gallery: Gallery, port: int) -> Guard:
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = dict.fromkeys(
         (HTTPException, EvofoolError, GenomeError, LookupError), gallery.failed
     )
-    app = Starlette(routes=gallery.routes(), lifespan=lifespan, exception_handlers=handlers)
-    return Guard(app, port, gallery.tokens)
+    return Starlette(routes=gallery.routes(), lifespan=lifespan, exception_handlers=handlers)
 
 
 def _png(data: bytes) -> Response:

@@ -17,6 +17,8 @@ Kind = Literal["run", "bench", "explanation"]
 
 _KINDS: tuple[Kind, ...] = ("run", "bench", "explanation")
 REPORT = "report.html"
+COPY = "evofool-gallery.json"
+"""A file in the folder of a static copy, which is none of what the gallery shows."""
 _DEEPEST = 6  # folders below a root
 _MOST = 2000  # entries
 _LARGEST_PAGE = 1 << 24  # bytes that are read to know a page
@@ -85,6 +87,9 @@ class Catalogue:
                     inside.clear()
                     continue
                 seen.add(path)
+                if COPY in files:
+                    inside.clear()
+                    continue
                 if kind := _kind(path, files):
                     if kind == "bench":
                         inside.clear()

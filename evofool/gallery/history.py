@@ -33,6 +33,10 @@ class History:
         count = int(np.searchsorted(self._after, evaluations, "right"))
         return {change.cell: Place(change.cell, change.birth, change.log_odds) for change in self._changes[:count]}
 
+    def moments(self) -> list[int]:
+        """The numbers of evaluations after which some elite was replaced, ascending."""
+        return np.unique(self._after).tolist()
+
     def births(self) -> set[int]:
         """Of all genomes that were ever an elite."""
         return {change.birth for change in self._changes}

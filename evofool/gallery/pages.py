@@ -1,7 +1,7 @@
 """What each page of the gallery says, as values for its template."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,19 +20,36 @@ from evofool.image_metrics.names import HAS_OWN_SHAPE
 from evofool.run.lineage import ancestors
 from evofool.run.schema import IMAGE_METRICS, EliteKey
 from evofool.run.stored import ListedElite
+from evofool.targets.redaction import public_name, without_folders
 from evofool.text import visible
 
 _LONGEST_LINE = 400  # ancestors on the page of a descent: the first one, and the last ones
+_SHORTEST_LINE = 6  # the same in a copy of a large run
+COPIED_PIXELS = 4_000_000
+"""Of a run in a copy: pixels of earlier images, over all cells, and as many of its replay."""
 
 
-FILTERS = {
+_FILTERS = {
     "visible": visible,
     "thousands": lambda number: f"{number:,}",
     "confidence": confidence_text,
     "three_decimals": three_decimals,
     "signed": signed,
 }
-"""Of the templates."""
+
+
+def filters(static: bool) -> dict[str, Callable[[Any], str]]:
+    """Of the templates. static: names of targets and messages are without the folders of this machine."""
+    public = {"target_name": public_name, "told": without_folders}
+    return {**_FILTERS, **(public if static else dict.fromkeys(public, str))}
+
+
+def earlier_shown(run: OpenRun, static: bool) -> int:
+    """How many earlier elites of a cell, or ancestors of an image, a page shows; in a copy of a large run fewer."""
+    if not static:
+        return _LONGEST_LINE
+    _, height, width = run.stored.shape
+    return max(_SHORTEST_LINE, min(_LONGEST_LINE, COPIED_PIXELS // (height * width * max(1, len(run.keys)))))
 
 
 @dataclass(frozen=True)
@@ -164,7 +181,7 @@ def evolvable(run: OpenRun) -> int:
     return run.stored.evaluations
 
 
-def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entry]) -> dict[str, Any]:
+def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entry], static: bool = False) -> dict[str, Any]:
     cells, found = [elite.row.cell for elite in run.listed], elite_of(run, cell)
     of_class = (elite for elite in run.listed if elite.row.class_id == found.row.class_id)
     best = max(of_class, key=lambda elite: elite.row.log_odds)
@@ -185,7 +202,7 @@ def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entr
         "graph_text": graph_text,
         "people": verdict.with_counts(run.stored.labels) if (verdict := run.verdicts.get(row.cell)) else "",
         "shaped": metrics.get(HAS_OWN_SHAPE) == 1,
-        "replaced": replaced[-_LONGEST_LINE:],
+        "replaced": replaced[-earlier_shown(run, static) :],
         "replacements": len(replaced),
         "best_of_class": found.row.cell == best.row.cell,
         "also": sorted({run.stored.labels[change.cell // run.stored.niches] for change in held}),
@@ -213,7 +230,7 @@ def graph(run: OpenRun, birth: int) -> str:
     return graph_svg(run.genome_json(birth))
 
 
-def descent_page(run: OpenRun, entry: Entry, birth: int) -> dict[str, Any]:
+def descent_page(run: OpenRun, entry: Entry, birth: int, static: bool = False) -> dict[str, Any]:
     run.genome_json(birth)  # LookupError for one that was never an elite
     line = ancestors(run.stored, birth)
     labels = run.stored.labels
@@ -229,9 +246,10 @@ def descent_page(run: OpenRun, entry: Entry, birth: int) -> dict[str, Any]:
         }
         for one in line
     ]
-    left_out = max(0, len(steps) - _LONGEST_LINE)
+    most = earlier_shown(run, static)
+    left_out = max(0, len(steps) - most)
     if left_out:
-        steps = [steps[0], *steps[-(_LONGEST_LINE - 1) :]]
+        steps = [steps[0], *steps[-(most - 1) :]]
     current = [elite for elite in run.listed if elite.row.birth == birth]
     return {
         **head(run, entry),

@@ -43,7 +43,7 @@ COMMANDS: dict[str, list[str]] = {
     "show": [
         f"{{run}}{what}{form}" for what in ("", " --class 3", " --class 3 --list", " --workers") for form in ("", " --json")
     ],
-    "gallery": [],  # a server: tests/gallery/test_pages.py has hostile labels and names
+    "gallery": ["{run} --static {new}"],  # as a server: tests/gallery/test_pages.py has hostile labels and names
     "explain": ["{run} --class 3 --parts saliency --out {new}", "{image} --target lenet"],
     "dream": ["{image} --target lenet", "{photo} --target lenet --octaves 1 --iterations 1 --out {dream}"],
     "invert": [

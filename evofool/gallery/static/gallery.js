@@ -1,8 +1,12 @@
-// The gallery's only script: keys, the live grid, the replay of a run and the line of descent. Every page works without it.
+// The script of all pages: keys, the live grid, the replay of a run and the line of descent. Every page works without it.
+// In a static copy it finds and sorts images itself, and replays what is in the page: there is no server, perhaps only a file.
 
 const $ = id => document.getElementById(id);
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const thousands = number => Number(number).toLocaleString("en-US");
+
+const files = document.body.dataset.static === "yes";
+const data = $("data") ? JSON.parse($("data").textContent) : null;
 
 // Keys
 
@@ -30,7 +34,7 @@ document.addEventListener("keydown", event => {
     "ArrowLeft": () => $("before") ? go($("before")) : step(-1),
     "Escape": () => go($("up")),
     "?": () => $("keys").showModal(),
-  }[key] || (pair === "gh" ? () => { location.href = "/"; } : null);
+  }[key] || (pair === "gh" ? () => go($("home")) : null);
   if (!act || (key.startsWith("Arrow") && !$("after") && !$("before") && !document.activeElement.matches("a.tile"))) return;
   event.preventDefault();
   act();
@@ -91,9 +95,35 @@ if ($("selection")) {
 
 // Selects apply at once.
 
-if ($("choose")) $("choose").querySelectorAll("select").forEach(select => {
+if ($("choose") && !files) $("choose").querySelectorAll("select").forEach(select => {
   select.addEventListener("change", () => $("choose").requestSubmit());
 });
+
+// In a static copy, images are found and sorted here.
+
+if ($("choose") && files) {
+  const form = $("choose"), inGrid = Boolean($("grid"));
+  const items = [...document.querySelectorAll("#grid > li, table.runs tbody tr")];
+  const levels = new Map(items.map(item => [item, Number((item.innerHTML.match(/tile level-(\d)/) || [0, 0])[1])]));
+  const said = item => (inGrid ? item.querySelector(".label") : item).textContent.toLowerCase();
+  function apply() {
+    const words = form.elements.text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const least = form.elements.least ? form.elements.least.selectedIndex : 0;
+    let shown = 0;
+    for (const item of items) {
+      const text = said(item), number = item.dataset.cell && String(Math.floor(item.dataset.cell / $("grid").dataset.niches));
+      item.hidden = levels.get(item) < least || !words.every(word => text.includes(word) || word === number);
+      shown += !item.hidden;
+    }
+    if (!inGrid) return;
+    const byCell = new Map(items.map(item => [Number(item.dataset.cell), item]));
+    $("grid").append(...data.orders[form.elements.sort.value].map(cell => byCell.get(cell)).filter(Boolean));
+    $("count").textContent = `${thousands(shown)} of ${thousands(items.length)} images.`;
+  }
+  form.hidden = false;
+  form.addEventListener("submit", event => event.preventDefault());
+  for (const name of ["input", "change"]) form.addEventListener(name, apply);
+}
 
 // Work that a page starts: one command at a time, in the background.
 
@@ -266,16 +296,21 @@ function live() {
 function replay(stream) {
   const form = $("replay"), slider = $("at"), last = () => Number(slider.max);
   const sliders = [slider, $("beside")].filter(Boolean).map(input => ({ input, asked: 0, shown: 0, timer: null }));
+  async function asked(at) {
+    const answer = await fetch(`/run/${grid.dataset.run}/at?${new URLSearchParams({ at, size: grid.dataset.side })}`);
+    return answer.ok ? (await answer.json()).places : null;
+  }
+  // Of a static copy: the steps up to this number of evaluations, one after another.
+  const kept = at => data.history.filter(([evaluations]) => evaluations <= at);
+  const copied = at => Object.assign({}, ...kept(at).map(([, changed]) => changed));
   async function show(which) {
     const state = sliders[which], mine = ++state.asked;
-    const query = new URLSearchParams({ at: state.input.value, size: grid.dataset.side });
-    const answer = await fetch(`/run/${grid.dataset.run}/at?${query}`);
-    if (!answer.ok || mine < state.shown) return;
+    const places = files ? copied(Number(state.input.value)) : await asked(state.input.value);
+    if (!places || mine < state.shown) return;
     state.shown = mine;
-    const { places } = await answer.json();
     for (const item of grid.children) {
       const [name, text, level] = places[item.dataset.cell] || ["", "none yet", 0];
-      const picture = name && `/run/${grid.dataset.run}/${name}`;
+      const picture = name && (files ? name : `/run/${grid.dataset.run}/${name}`);
       if (which === 0) setTile(item, picture, text, level);
       else {
         setImage(item, 1, picture, text);
@@ -290,15 +325,23 @@ function replay(stream) {
     const past = Number(slider.value) < last();
     grid.classList.toggle("earlier", past);
     if ($("selection")) $("selection").hidden = past;
-    $(`${input.id}-text`).textContent = `${thousands(input.value)} evaluations`;
-    const url = new URL(location.href);
-    url.searchParams.set(input.id, input.value);
-    history.replaceState(null, "", url);
+    const after = files ? (kept(Number(input.value)).pop() || [0])[0] : input.value;
+    $(`${input.id}-text`).textContent = `${thousands(after)} evaluations`;
+    if (!files) {
+      const url = new URL(location.href);
+      url.searchParams.set(input.id, input.value);
+      history.replaceState(null, "", url);
+    }
     clearTimeout(sliders[which].timer);
     sliders[which].timer = setTimeout(() => show(which), 40);
   }
   sliders.forEach(({ input }, which) => input.addEventListener("input", () => moved(which)));
   form.addEventListener("submit", event => event.preventDefault());
+  form.hidden = false;
+  if (files && data.note) {
+    $("replay-note").hidden = false;
+    $("replay-note").textContent = data.note;
+  }
   let playing = null;
   const play = $("play");
   play.hidden = still.matches;
@@ -329,11 +372,10 @@ if (grid) {
 
 if ($("scrub")) {
   const steps = [...$("steps").children], slider = $("scrub-at"), image = $("scrub-image"), play = $("scrub-play");
-  const base = image.getAttribute("src").replace(/\d+\.png$/, "");
   $("scrub").hidden = false;
   function show(k) {
     steps.forEach((each, n) => n === k ? each.setAttribute("aria-current", "true") : each.removeAttribute("aria-current"));
-    image.src = `${base}${steps[k].dataset.birth}.png`;
+    image.src = steps[k].dataset.picture;
     $("scrub-text").textContent = `${k + 1} of ${steps.length}: ${steps[k].querySelector(".text").textContent}`;
     slider.value = k;
   }
