@@ -123,7 +123,14 @@ class Gallery:
         self._opened |= {run.entry.folder for run in runs if run.preview}
         roots = ", ".join(map(str, self.catalogue.roots))
         more = self.catalogue.left_out
-        values = {"runs": runs, "others": others, "text": words, "roots": roots, "more": more, "pairs": self.pairs}
+        values: dict[str, Any] = {
+            "runs": runs,
+            "others": others,
+            "text": words,
+            "roots": roots,
+            "more": more,
+            "pairs": self.pairs,
+        }
         return self.page("home.html", all_runs=len(listed), **values)
 
     async def grid(self, request: Request) -> Response:

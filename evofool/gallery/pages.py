@@ -29,7 +29,7 @@ COPIED_PIXELS = 4_000_000
 """Of a run in a copy: pixels of earlier images, over all cells, and as many of its replay."""
 
 
-_FILTERS = {
+_FILTERS: dict[str, Callable[[Any], str]] = {
     "visible": visible,
     "thousands": lambda number: f"{number:,}",
     "confidence": confidence_text,
