@@ -40,8 +40,8 @@ _FILTERS: dict[str, Callable[[Any], str]] = {
 
 def filters(static: bool) -> dict[str, Callable[[Any], str]]:
     """Of the templates. static: names of targets and messages are without the folders of this machine."""
-    public = {"target_name": public_name, "told": without_folders}
-    return {**_FILTERS, **(public if static else dict.fromkeys(public, str))}
+    public: dict[str, Callable[[Any], str]] = {"target_name": public_name, "told": without_folders}
+    return _FILTERS | (public if static else dict.fromkeys(public, str))
 
 
 def earlier_shown(run: OpenRun, static: bool) -> int:
