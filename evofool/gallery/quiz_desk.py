@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from evofool.errors import EvofoolError, ImageError
 from evofool.images import pixel_sha256
-from evofool.quiz.materials import ELITES, NOISE, OPTIONS, REAL, REPEATS, trial_id
+from evofool.quiz.materials import ELITES, NOISE, OPTIONS, REAL, REPEATS, Materials, trial_id
 from evofool.quiz.names import Names
 from evofool.quiz.of_run import Logits, begin, new_session, run_verdicts
 from evofool.quiz.raters import person, standing
-from evofool.quiz.schema import CHOICE, MOST_TEXT, NOTHING_OF_THESE, Answer, End, Record, Trial
+from evofool.quiz.schema import CHOICE, MOST_TEXT, NOTHING_OF_THESE, Answer, End, Record, Session, Trial
 from evofool.quiz.store import QuizStore, trial_ids
 from evofool.quiz.tally import PRESETS
 from evofool.run.stored import StoredRun
@@ -42,8 +42,9 @@ class QuizDesk:
     that is killed loses no answer. All calls are made in one thread, in turn.
     """
 
-    def __init__(self, real: RealSource, trust: bool = False) -> None:
-        self._real, self._trust = real, trust
+    def __init__(self, real: RealSource, trust: bool = False, classes: Collection[int] | None = None) -> None:
+        """classes: whose elites are asked about; None: all."""
+        self._real, self._trust, self._classes = real, trust, classes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evofool-quiz")
         self._loaded: tuple[str, Logits] | None = None
 
@@ -56,7 +57,7 @@ class QuizDesk:
 
     def check(self, stored: StoredRun) -> None:
         """ImageError, TargetError or StoreError if no session about this run can begin."""
-        elites, (images, _) = _elites(stored), self._real(stored, 0)
+        elites, (images, _) = self._elites(stored), self._real(stored, 0)
         if not elites or len(images) < REAL:
             raise ImageError(
                 f"a quiz needs an elite and {REAL} real images; there are {elites} elites and {len(images)} real images"
@@ -67,7 +68,7 @@ class QuizDesk:
         with StoredRun(folder) as stored:
             self.check(stored)
             return {
-                **expected(_elites(stored), Names(stored.labels)),
+                **expected(self._elites(stored), Names(stored.labels)),
                 "unfinished": [
                     {"rater": record.session.rater, "done": len(record.answers), "of": len(record.trials)}
                     for record in _records(stored.folder)
@@ -97,20 +98,20 @@ class QuizDesk:
                 session = new_session(stored, rater, **about)
             except ValidationError:
                 raise QuizError("the page sent what is no session") from None
-            begin(stored, store, session, self._real(stored, session.seed), self._logits(stored))
+            self._draw(stored, store, session)
             return session.id
 
     def draw_page(self, folder: Path) -> tuple[Record, dict[str, bytes]]:
         """A new session of kind "page", which is stored, and the PNGs of its images."""
         with StoredRun(folder) as stored, QuizStore.open(stored.folder, write=True) as store:
             session = new_session(stored, "", kind="page")
-            made = begin(stored, store, session, self._real(stored, session.seed), self._logits(stored))
+            made = self._draw(stored, store, session)
             return Record(session, made.trials, (), None), made.images
 
     def state(self, folder: Path, session: str) -> dict[str, Any]:
         """How far a session is, and its next trial: all that the rater's page gets to know."""
         with _opened(folder) as (store, names):
-            return _state(store.record(session), names)
+            return _state(_record(store, session), names)
 
     def answer(self, folder: Path, session: str, given: dict[str, Any]) -> dict[str, Any]:
         """Store the answer to the next trial, and return the state after it.
@@ -120,7 +121,7 @@ class QuizDesk:
         QuizError for any other trial, and for an invalid answer.
         """
         with _opened(folder, write=True) as (store, names):
-            record = store.record(session)
+            record = _record(store, session)
             n = trial_ids(record).get(str(given.get("trial")), -1)
             if 0 <= n < len(record.answers):
                 return _state(record, names)
@@ -133,7 +134,7 @@ class QuizDesk:
     def end(self, folder: Path, session: str, seen: bool) -> dict[str, Any]:
         """End a session whose trials are all answered. seen: the rater knew images, or the browser has shown some."""
         with _opened(folder, write=True) as (store, names):
-            record = store.record(session)
+            record = _record(store, session)
             if len(record.answers) < len(record.trials):
                 raise QuizError("there are trials that are not answered yet")
             if record.end is None:
@@ -143,7 +144,7 @@ class QuizDesk:
     def picture(self, folder: Path, session: str, trial: str) -> bytes:
         """The PNG of the trial that is asked now, or of any one of a session that ended; QuizError for others."""
         with _opened(folder) as (store, _):
-            record = store.record(session)
+            record = _record(store, session)
             n = trial_ids(record).get(trial, -1)
             if n < 0 or (n != len(record.answers) and record.end is None):
                 raise QuizError("this trial is not asked now")
@@ -154,7 +155,7 @@ class QuizDesk:
         with StoredRun(folder) as stored:
             with QuizStore.open(stored.folder) as store:
                 records, codes = store.records(), store.codes()
-                record = store.record(session)
+                record = _record(store, session)
             if record.end is None:
                 return {}
             found = run_verdicts(stored, records, codes)
@@ -172,6 +173,17 @@ class QuizDesk:
                 "labels": stored.labels,
                 "by_key": found.names.by_key,
             }
+
+    def _draw(self, stored: StoredRun, store: QuizStore, session: Session) -> Materials:
+        return begin(stored, store, session, self._real(stored, session.seed), self._logits(stored), self._classes)
+
+    def _elites(self, stored: StoredRun) -> int:
+        """How many elites a session has, about: at most ELITES. Of few, those with the same pixels count once."""
+        classes = range(len(stored.labels)) if self._classes is None else set(self._classes)
+        cells = {e.row.cell for e in stored.listed() if e.row.class_id in classes and not is_rejection(e.label)}
+        if len(cells) > ELITES:
+            return ELITES
+        return len({pixel_sha256(elite.image) for elite in stored.elites() if elite.row.cell in cells})
 
     def _logits(self, stored: StoredRun) -> Logits | None:
         """The target's, where options need it; loaded once."""
@@ -193,13 +205,6 @@ def expected(elites: int, names: Names) -> dict[str, Any]:
     named = shown + min(REPEATS, elites // 2)
     a_name, a_choice = _SECONDS[keys_of(names) is not None]
     return {"images": shown, "trials": named + shown, "minutes": -(-(named * a_name + shown * a_choice) // 60)}
-
-
-def _elites(stored: StoredRun) -> int:
-    """How many elites a session has, about: at most ELITES. Of few, those with the same pixels count once."""
-    if len(stored.listed()) > ELITES:
-        return ELITES
-    return len({pixel_sha256(elite.image) for elite in stored.elites() if not is_rejection(elite.label)})
 
 
 def asked(record: Record, n: int, names: Names) -> dict[str, Any]:
@@ -280,6 +285,14 @@ def _records(folder: Path) -> list[Record]:
         return []
     with QuizStore.open(folder) as store:
         return store.records()
+
+
+def _record(store: QuizStore, session: str) -> Record:
+    """A session of a rater. The materials of a page are answered on that page."""
+    record = store.record(session)
+    if record.session.kind != "person":
+        raise QuizError("this is no session of a rater")
+    return record
 
 
 def _goes_on(record: Record, run: str) -> bool:

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,19 +32,26 @@ def names_of(labels: Sequence[str], codes: Sequence[Code]) -> Names:
     return Names(labels, {normal(code.answer): code.classes for code in codes})
 
 
-def candidates(elites: Sequence[Elite], records: Sequence[Record], names: Names, rater: str = "") -> list[Candidate]:
+def candidates(
+    elites: Sequence[Elite],
+    records: Sequence[Record],
+    names: Names,
+    rater: str = "",
+    classes: Collection[int] | None = None,
+) -> list[Candidate]:
     """The distinct images of elites, each with all its classes, but for those that this rater has named before.
 
-    Rejection classes are left out. StoreError if nothing is left.
+    Rejection classes are left out, and so are images of none of `classes`, if these are given. StoreError if nothing is
+    left.
     """
     images: dict[str, np.ndarray] = {}
-    classes: dict[str, list[int]] = {}
+    held: dict[str, list[int]] = {}
     for elite in elites:
         if not is_rejection(elite.label):
             image = elite.image
             key = pixel_sha256(image)
             images[key] = image
-            classes.setdefault(key, []).append(elite.row.class_id)
+            held.setdefault(key, []).append(elite.row.class_id)
     judges: Counter[str] = Counter()
     known: set[str] = set()
     for record in records:
@@ -52,10 +59,12 @@ def candidates(elites: Sequence[Elite], records: Sequence[Record], names: Names,
             known |= named(record)
         if standing(record, names).counts:
             judges.update(named(record))
-    left = [key for key in images if key not in known]
-    if images and not left:
-        raise StoreError(f"{rater} has named all {len(images)} images of this run")
-    return [Candidate.of(images[key], classes[key], judges[key]) for key in left]
+    asked = [key for key in images if classes is None or not set(classes).isdisjoint(held[key])]
+    left = [key for key in asked if key not in known]
+    if asked and not left:
+        of = "this run" if classes is None else "these classes"
+        raise StoreError(f"{rater} has named all {len(asked)} images of {of}")
+    return [Candidate.of(images[key], held[key], judges[key]) for key in left]
 
 
 def with_rivals(chosen: Sequence[Candidate], names: Names, logits: Logits) -> list[Candidate]:
@@ -75,15 +84,16 @@ def begin(
     session: Session,
     real: tuple[np.ndarray, Sequence[int]],
     logits: Logits | None = None,
+    classes: Collection[int] | None = None,
 ) -> Materials:
     """Store a new session with its trials, and return its materials.
 
     real: uint8 (REAL, C, H, W), those that pick_real picked by the session's seed, and the classes that they show. The
     session is one of `new_session`. Its trials stay as they are, also if the run goes on meanwhile. logits: the target's,
-    which are needed where there are more than OPTIONS classes.
+    which are needed where there are more than OPTIONS classes. classes: whose elites are asked about; None: all.
     """
     names = names_of(stored.labels, store.codes())
-    found = choose_elites(session.seed, candidates(stored.elites(), store.records(), names, session.rater))
+    found = choose_elites(session.seed, candidates(stored.elites(), store.records(), names, session.rater, classes))
     if found and len(names.nameable) > OPTIONS:
         if logits is None:
             raise ValueError("more classes than options: the other options of an elite come from the target's logits")

@@ -17,12 +17,12 @@ from starlette.testclient import TestClient
 from evofool.cli.in_browser import quiz_desk
 from evofool.gallery.quiz_file import write_quiz
 from evofool.gallery.security import Tokens
-from evofool.images import decode_png, encode_png, save_png
+from evofool.images import decode_png, encode_png, pixel_sha256, save_png
 from evofool.quiz.materials import session_id
 from evofool.quiz.names import Names
 from evofool.quiz.raters import standing
 from evofool.quiz.schema import CHOICE, NAMING
-from evofool.quiz.store import QuizStore
+from evofool.quiz.store import QuizStore, trial_ids
 from evofool.run.stored import StoredRun
 from tests.commands import Call
 from tests.gallery.quiz_client import Rater
@@ -52,10 +52,11 @@ def test_a_rater_s_page_does_not_tell_what_an_image_is(run: Path) -> None:
         record = rater.begin("Kim").record()
         page = rater.client.get(f"{rater.address}/{rater.session}").text
         assert 'alt="an image to be named"' in page
-        ids, encoders = set(), set()
-        for trial in record.trials:
-            state = rater.state()
+        ids, encoders, texts = set(), set(), [page, rater.address, rater.session]
+        while (state := rater.state())["done"] < state["of"]:
+            trial = record.trials[state["done"]]
             ids.add(state["trial"])
+            texts.append(json.dumps(state))
             assert state.keys() == {"done", "of", "ended", "keys", "trial", "block", "options"}
             assert re.fullmatch("[0-9a-f]{24}", state["trial"])
             assert state["keys"] == list("0123456789")
@@ -65,11 +66,11 @@ def test_a_rater_s_page_does_not_tell_what_an_image_is(run: Path) -> None:
                 assert png.content == store.image(trial.image)
             assert png.content == encode_png(decode_png(png.content)), "one encoder for all"
             encoders.add((png.headers["cache-control"], png.headers["content-type"]))
-            rater.take(most=1)
-        assert len(ids) == len(record.trials), "no id is used twice, not even for a repeat"
+            rater.take(most=7)
+        assert len(trial_ids(record)) == len(record.trials), "no id is used twice, not even for a repeat"
+        assert ids <= trial_ids(record).keys()
         assert encoders == {("no-store", "image/png")}
-        for text in (page, json.dumps(rater.state()), rater.address, rater.session):
-            assert not re.search("elite|real|noise|repeat|secret-name|confidence", text)
+        assert not re.search("elite|real|noise|repeat|secret-name|confidence", "".join(texts))
 
 
 def test_only_the_image_that_is_asked_now_is_sent(run: Path) -> None:
@@ -105,6 +106,8 @@ def test_bodies_that_are_no_answers_are_refused(run: Path) -> None:
         for body, status in ((b"", 400), (b"[1]", 400), (b"[" * 9000, 400), (b"\xff", 400), (b"9" * 20_000, 413)):
             assert rater.client.post(address, content=body, headers=rater.headers).status_code == status
         assert rater.answer("0" * 24, "7").status_code == 400
+        odd = json.dumps({"rater": "\ud800", "viewport": {"a": [1]}})
+        assert rater.client.post(f"{rater.address}/begin", content=odd, headers=rater.headers).status_code == 200
         assert rater.post("/begin", {"rater": "  "}).status_code == 400
         assert rater.post("/begin", {"rater": "A", "dpr": "x"}).status_code == 400
         rater.session = "f" * 32
@@ -193,6 +196,26 @@ def test_a_foreign_page_stores_nothing(run: Path, path: str, wrong: dict[str, st
             (record,) = store.records()
         assert len(record.answers) == 1
         assert record.end is None
+
+
+def test_the_materials_of_a_page_are_no_session_of_a_rater(run: Path) -> None:
+    write_quiz(run, run / "quiz.html", quiz_desk(None), 1)
+    with quiz(run) as rater, QuizStore.open(run) as store:
+        rater.session = store.records()[0].session.id
+        assert rater.client.get(f"{rater.address}/{rater.session}").status_code == 400
+        assert "no session of a rater" in rater.answer("0" * 24, "7").text
+
+
+def test_a_quiz_about_some_classes_asks_about_their_images_alone(run: Path) -> None:
+    with QuizStore.open(run, write=True) as store:
+        quiz_desk(None, classes=[3, 7]).draw_page(run)
+        (record,) = store.records()
+    elites = {trial.image: trial.classes for trial in record.trials if trial.kind == "elite"}
+    with StoredRun(run) as stored:
+        held = {pixel_sha256(elite.image) for elite in stored.elites() if elite.row.class_id in (3, 7)}
+        everything = {pixel_sha256(elite.image): elite.row.class_id for elite in stored.elites()}
+    assert elites.keys() == held
+    assert all(everything[image] in classes for image, classes in elites.items())
 
 
 def test_without_real_images_the_page_says_how_to_give_some(tmp_path: Path) -> None:
