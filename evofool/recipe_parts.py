@@ -15,8 +15,8 @@ _NOT_IN_NAMES = r"/\\\p{Cc}\p{Cf}\p{Zl}\p{Zp}"
 FolderName = Annotated[str, Field(pattern=rf"^[^{_NOT_IN_NAMES}]*[^{_NOT_IN_NAMES}. ][^{_NOT_IN_NAMES}]*$")]
 """Of one folder, in printable characters, and not only dots and spaces."""
 
-UNLIKE = ("shape",)
-"""The measures that search.unlike may name: shape is image_metrics.own_shape."""
+UNLIKE = ("shape", "others")
+"""The measures that search.unlike may name (image_metrics.unlike)."""
 
 
 class Part(BaseModel):
@@ -88,7 +88,8 @@ class SearchPart(Part):
     """
     unlike: str | None = None
     """`shape>95`: an image wins a place only of classes whose shape it does not have: its `nearest_own_shape_percentile`
-    for the class, as `evofool measure` stores it, is above 95 (any number from 0 to below 100). For grey targets of the ten
+    for the class, as `evofool measure` stores it, is above 95 (any number from 0 to below 100). `others>90` is stricter: by
+    the same distance it is further from the class than 90% of real digits of other classes. For grey targets of the ten
     digits; the real ones come with `evofool[train]`. [Search that shuns likeness](unlike.md) says what it does not see.
     """
     surrogate: SurrogatePart | None = None
@@ -101,9 +102,12 @@ class SearchPart(Part):
     """
 
     @property
-    def unlike_above(self) -> float | None:
-        """The percentile of `unlike`; None without it."""
-        return None if self.unlike is None else float(self.unlike.partition(">")[2])
+    def unlike_limit(self) -> tuple[str, float] | None:
+        """The measure and the percentile of `unlike`; None without it."""
+        if self.unlike is None:
+            return None
+        measure, _, percentile = self.unlike.partition(">")
+        return measure, float(percentile)
 
     @property
     def cells_per_draw(self) -> int:

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 def unlike_text(unlike: str) -> str:
     """What search.unlike permits."""
-    percentile = unlike.partition(">")[2]
+    measure, _, percentile = unlike.partition(">")
+    real = "held-out digits of the class" if measure == "shape" else "digits of other classes"
     return (
         "an image wins a place only of classes to whose real digits it is further, in shape, than "
-        f'{percentile}% of held-out real ones (search.unlike = "{unlike}")'
+        f'{percentile}% of {real} (search.unlike = "{unlike}")'
     )
 
 
@@ -26,7 +27,7 @@ def print_turned_away(stored: "StoredRun") -> None:
     most = sorted(by_class.items(), key=lambda one: -one[1])
     classes = "; by class " + ", ".join(f"{label} {n:,}" for label, n in most) if most else ""
     print_lines(
-        f'search.unlike = "{unlike}": {sum(found.turned_away):,} images were turned away, shaped like the class that they '
-        f"would have won a place of{classes}. It compared with {found.reference:,} real {found.images}; it measures, and "
-        "people may see what it does not"
+        f'search.unlike = "{unlike}": images were turned away {sum(found.turned_away):,} times, too near in shape to the '
+        f"class that they would have won a place of{classes}. It compared with {found.reference:,} real {found.images}; it "
+        "measures, and people may see what it does not"
     )

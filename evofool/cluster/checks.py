@@ -1,10 +1,10 @@
 """Checks that workers agree: probes when they start, and some of their answers repeated by another process.
 
 Independent of Ray. Every answer of a worker carries a seal of its last chunk's logits. At a checkpoint the last answer of
-each worker since the one before is repeated by another worker, or by this process, which takes the workers in turn. The
-checkpoint is written once all of these are agreed on. Where two workers differ, this process decides which of them is
-wrong; where it has another kind of device, and both are within what is allowed then, a third worker does, and without one
-the worker that was accepted first.
+each worker since the one before is repeated by another worker, or by this process, which takes two of them at a time, in
+turn. The checkpoint is written once all of these are agreed on. Where two workers differ, this process decides which of
+them is wrong; where it has another kind of device, and both are within what is allowed then, a third worker does, and
+without one the worker that was accepted first.
 """
 
 import time
@@ -38,6 +38,7 @@ from genomes import Key
 
 _FIRST_BIRTH = 1 << 61  # of the images of probes and their parents; births of a search are lower
 _PROBE_SEED = 0
+_OWN = 2  # workers that this process checks at a checkpoint
 _MAX_SCORED = 1 << 18  # births of which it is known which worker scored them
 
 Wrong = tuple[Contributor, str]
@@ -61,11 +62,12 @@ class Checks:
         note: Callable[[str], None],
     ) -> None:
         self.repeated = 0
-        self.check_seconds = 0.0
+        self.check_seconds = 0.0  # of a worker for its check at the last checkpoint, or of this process for all of its own
         self.queue: deque[CheckJob] = deque()
         self._batch_evaluator, self._strict = batch_evaluator, strict
         self._own, self._threads, self._note = own, threads, note
         self._answers = self._turns = 0
+        self._own_seconds = 0.0  # that this process has taken for checks since the last checkpoint
         self._marked = False  # whether there was a checkpoint
         self._contributors: list[Contributor] = []
         self._first: Contributor | None = None  # the worker that was accepted first
@@ -168,8 +170,8 @@ class Checks:
         self._probes = self._probes[:1]  # later ones have newer elites
         self._contributors = [c for c in self._contributors if c.unagreed or not c.gone]
         # At the first one all workers have just agreed with this process on probes, and would wait while it repeats a chunk.
-        turn = self._turn(self._contributors) if self._marked else None
-        self._marked = True
+        own = self._own_turn(self._contributors) if self._marked else []
+        self._marked, self._own_seconds = True, 0.0
         for contributor in self._contributors:
             running = self._running.get(contributor)
             if not contributor.unagreed or (running and running.evidence.number >= contributor.unagreed[-1]):
@@ -177,19 +179,21 @@ class Checks:
             assert contributor.last is not None
             if running and running in self.queue:
                 self.queue.remove(running)  # the later answer stands for the earlier ones too
-            self._running[contributor] = job = CheckJob(contributor.last, time.monotonic(), contributor is turn)
+            self._running[contributor] = job = CheckJob(contributor.last, time.monotonic(), contributor in own)
             self.queue.append(job)
             self._turns += job.here
         return self._answers
 
-    def _turn(self, workers: Sequence[Contributor]) -> Contributor | None:
-        """The worker that this process checks itself: workers that become wrong in the same way agree with each other.
+    def _own_turn(self, workers: Sequence[Contributor]) -> list[Contributor]:
+        """The workers that this process checks itself: workers that become wrong in the same way agree with each other.
 
-        They take turns. None where this process is of another kind: it might be slow, and could compare but roughly.
+        They take turns, two at a time. Of two workers neither checks the other then: the one whose last answer was right may
+        be wrong by the time of its check. None where this process is of another kind: it might be slow, and could compare
+        but roughly.
         """
         answered = [worker for worker in workers if worker.unagreed]
-        worker = answered[self._turns % len(answered)] if answered else None
-        return worker if worker and worker.kind.hardware == self._own.hardware else None
+        chosen = [answered[(self._turns + k) % len(answered)] for k in range(min(_OWN, len(answered)))]
+        return [worker for worker in chosen if worker.kind.hardware == self._own.hardware]
 
     def confirmed(self, mark: int) -> bool:
         """Evaluator.confirmed."""
@@ -215,7 +219,7 @@ class Checks:
     def answered_check(self, job: CheckJob, by: Contributor, logits: np.ndarray, seconds: float) -> list[Wrong]:
         """A worker has repeated another's work: the workers that are wrong."""
         self.repeated += len(logits)
-        self.check_seconds = seconds
+        self.check_seconds = max(seconds, self._own_seconds)
         evidence = job.evidence
         if self._running.get(evidence.by) is not job:
             return []  # a later answer is being checked instead
@@ -240,7 +244,8 @@ class Checks:
         evidence, began = job.evidence, time.monotonic()
         own = self._repeat(evidence.work)
         if not job.others:
-            self.check_seconds = time.monotonic() - began
+            self._own_seconds += time.monotonic() - began
+            self.check_seconds = self._own_seconds
         answers = [(evidence.by, evidence.answer), *job.others]
         if own is not None:
             wrong = [

@@ -211,7 +211,9 @@ def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
         climbs += f" from evaluation {surrogate['after']:,} on" if surrogate.get("after") else ""
     shuns = ""
     if unlike := search.get("unlike"):
-        shuns = f'; images shaped like their class\'s digits were turned away (`search.unlike = "{unlike}"`, a measure)'
+        shuns = (
+            f'; images too near in shape to their class\'s digits were turned away (`search.unlike = "{unlike}"`, a measure)'
+        )
     apart = f"; {len(niches['edges']) + 1} niches per class, by {niches['descriptor']}" if niches else ""
     return (
         f"MAP-Elites over {what}; {competition}; ranked by {search.get('rank', 'log_odds')}; "

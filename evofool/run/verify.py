@@ -164,8 +164,8 @@ def _shaped_like_their_class(run: StoredRun, target: Target, drawn: Sequence[tup
     classes = np.array([elite.row.class_id for elite, _ in drawn])
     permitted = permits(np.stack([image for _, image in drawn]), np.arange(len(drawn)), classes)
     return [
-        f"class {elite.row.class_id} ({elite.label}): its image has the shape of its class, which search.unlike = "
-        f'"{run.recipe.search.unlike}" does not permit'
+        f"class {elite.row.class_id} ({elite.label}): its image is nearer to its class's digits than search.unlike = "
+        f'"{run.recipe.search.unlike}" permits'
         for (elite, _), permit in zip(drawn, permitted.tolist(), strict=True)
         if not permit
     ]

@@ -155,27 +155,35 @@ def answered(
 
 
 def test_answers_are_confirmed_once_another_worker_has_repeated_the_last_one() -> None:
-    checks, one, other = checks_of(), worker(1), worker(0)
-    checks.accept(other)
-    checks.accept(one)
+    checks, workers = checks_of(), [worker(n) for n in range(3)]
+    one = workers[2]
+    for accepted in workers:
+        checks.accept(accepted)
     checks.mark()
-    answered(checks, other, number=9)
+    answered(checks, workers[0], number=9)
+    answered(checks, workers[1], number=8)
     for number in range(3):
         answered(checks, one, number=number)
     mark = checks.mark()
     assert checks.next_for(one) is None
-    job, here = checks.next_for(other), checks.without_worker([one, other], 1000.0)
+    job = checks.next_for(workers[0])
     assert job is not None
     assert isinstance(job.work, Order)
     assert job.work.batch == 2
-    assert here is not None
-    assert here.evidence.by is other, "this process takes the workers in turn"
+    own = [checks.without_worker(workers, 1000.0) for _ in range(2)]
+    assert [here and here.evidence.by for here in own] == workers[:2], "this process takes the workers in turn"
     answered(checks, one, number=3)
-    assert checks.answered_check(job, other, evaluator().logits(job.work), 0.1) == []
-    assert not checks.confirmed(mark)
-    assert checks.decide(here) == []
+    assert checks.answered_check(job, workers[0], evaluator().logits(job.work), 0.1) == []
+    for here in own:
+        assert not checks.confirmed(mark)
+        assert here is not None
+        assert checks.decide(here) == []
     assert checks.confirmed(mark)
+    answered(checks, workers[0], number=10)
+    answered(checks, workers[1], number=11)
     assert not checks.confirmed(checks.mark()), "the last answer came after the mark"
+    next_own = [checks.without_worker(workers, 1000.0) for _ in range(2)]
+    assert [here and here.evidence.by.number for here in next_own] == [0, 2]
 
 
 @pytest.mark.parametrize("fault", ["doubled", "a fixed vector"])
@@ -216,6 +224,28 @@ def test_where_this_process_cannot_tell_a_third_worker_decides_or_the_first_one_
             assert job is not None
             wrong = checks.answered_check(job, workers[2], evaluator().logits(order_of(0)), 0.1)
         assert [contributor.number for contributor, _ in wrong] == [expected]
+
+
+@pytest.mark.parametrize("fault", ["doubled", "a fixed vector"])
+def test_one_of_two_workers_that_becomes_wrong_while_it_checks_the_other_confirms_nothing(fault: str) -> None:
+    """The last answer of one is wrong; the other one's was right, and then it becomes wrong in the same way."""
+    for first in (1, 0):
+        checks, workers = checks_of(), [worker(0), worker(1)]
+        for one in workers:
+            checks.accept(one)
+        checks.mark()
+        answered(checks, workers[first], FAULTS[fault])
+        answered(checks, workers[1 - first], number=1)
+        mark, wrong = checks.mark(), []
+        for one in workers:
+            while job := checks.next_for(one):
+                assert isinstance(job.work, Order)
+                wrong += checks.answered_check(job, one, evaluator(FAULTS[fault]).logits(job.work), 0.1)
+        while here := checks.without_worker(workers, 1000.0):
+            wrong += checks.decide(here)
+        assert {contributor.number for contributor, _ in wrong} == {first}
+        assert not checks.confirmed(mark)
+        assert checks.withdraw(workers[first])
 
 
 def test_this_process_repeats_what_no_worker_can() -> None:

@@ -105,7 +105,7 @@ def test_images_that_break_the_target_once_but_not_again_are_reported(tmp_path: 
 def test_a_worker_turns_the_same_images_away_and_tells_its_limits() -> None:
     images, labels = held_out()
     few = np.concatenate([np.flatnonzero(labels == c)[:8] for c in range(10)])
-    unlike = Unlike(images[few], labels[few], np.arange(0, 80, 2), 50.0)
+    unlike = Unlike(images[few], labels[few], np.arange(0, 80, 2), "shape", 50.0)
     encoding = CPPN("grey", 28, 28)
     batch_evaluator = BatchEvaluator(encoding, target("lenet"), CHUNK, keep=2, permits=unlike)
     none = np.full(SIZE, -1)

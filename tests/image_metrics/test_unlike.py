@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evofool.image_metrics.digit_hog import digit_hog
-from evofool.image_metrics.own_shape import OwnShape, normalised
+from evofool.image_metrics.own_shape import OwnShape, both_polarities, normalised
 from evofool.image_metrics.spaces import hog
 from evofool.image_metrics.unlike import Unlike
 from evofool.targets.digits import held_out
@@ -40,7 +40,7 @@ def test_the_quick_hog_is_the_library_s(real: tuple[np.ndarray, np.ndarray, np.n
 def test_an_image_is_permitted_exactly_if_its_percentile_is_above_the_limit(
     real: tuple[np.ndarray, np.ndarray, np.ndarray], limit: float
 ) -> None:
-    images, unlike = drawn(real), Unlike(*real, limit)
+    images, unlike = drawn(real), Unlike(*real, "shape", limit)
     rows, classes = np.repeat(np.arange(len(images)), 3), np.arange(3 * len(images)) % 10
     percentiles, _ = OwnShape(*real)(images[rows], classes)
     found = unlike(images, rows, classes)
@@ -64,14 +64,30 @@ def test_at_the_limit_the_distance_is_computed_exactly(
     order = np.argsort(percentiles)
     below, at = percentiles[order[3]], percentiles[order[4]]
     assert below < at
-    unlike = Unlike(*real, below)
+    unlike = Unlike(*real, "shape", below)
     found = unlike(images, of_class[order], np.full(len(order), 3))
     assert found.tolist() == [False] * 4 + [True] * 4
     assert unlike.distances[3] == shape.distances_above(below)[3]
 
 
+def test_other_classes_set_the_limit_if_they_are_named(real: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    images, labels, held = real
+    shape, unlike = OwnShape(*real), Unlike(*real, "others", 50.0)
+    some = np.concatenate([held[labels[held] == c][::5] for c in range(10)])
+    for c in (0, 1, 7):
+        others = some[labels[some] != c]
+        apart = np.sort([shape.distances(both_polarities(images[row : row + 1]), c)[0] for row in others])
+        assert len(apart) == 18
+        assert unlike.distances[c] == apart[9], "above 50% are 10 of 18"
+        permitted = unlike(images, others, np.full(len(others), c))
+        assert permitted.sum() == 9
+    digits = unlike(images, held, labels[held])
+    assert digits.mean() < 0.2, "digits are like their class"
+    assert (unlike.distances[1], unlike.distances[0]) > (Unlike(*real, "shape", 95.0).distances[1], 0)
+
+
 def test_limits_of_another_process_are_compared(real: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    unlike = Unlike(*real, 95.0)
+    unlike = Unlike(*real, "shape", 95.0)
     limits = [*unlike.distances.values()]
     assert unlike.same_as(limits)
     assert unlike.same_as([x * (1 + 1e-9) for x in limits])

@@ -61,10 +61,23 @@ def test_no_image_of_the_shape_of_a_class_ever_has_a_place_in_it(tmp_path: Path,
     assert (record.images, record.reference, record.held_out) == ("digits", 100, 100)
     assert sum(record.turned_away) > 20
     text = " ".join(call("show", tmp_path / "run").out.split())
-    assert f'search.unlike = "shape>90": {sum(record.turned_away):,} images were turned away, shaped like the class' in text
+    assert (
+        f'search.unlike = "shape>90": images were turned away {sum(record.turned_away):,} times, too near in shape' in text
+    )
     assert "search.unlike" not in call("show", tmp_path / "free").out
     with StoredRun(tmp_path / "run") as stored:
         assert verify(stored).faults == ()
+
+
+def test_the_shipped_recipe_shuns_what_is_nearer_than_other_digits(tmp_path: Path, call: Call) -> None:
+    finished(tmp_path / "run", recipe("search.unlike=others>90"))
+    finished(tmp_path / "shape", recipe("search.unlike=shape>99"))
+    assert recipes.load("mnist-cppn-unlike").search.unlike_limit == ("others", 90.0)
+    assert percentiles(tmp_path / "run").min() > 90
+    with StoredRun(tmp_path / "run") as one, StoredRun(tmp_path / "shape") as other:
+        assert verify(one).faults == ()
+        assert sum(one.meta.unlike.turned_away) > sum(other.meta.unlike.turned_away)  # type: ignore[union-attr]
+    assert 'search.unlike = "others>90"' in call("show", tmp_path / "run").out
 
 
 def test_nothing_changes_where_no_image_is_turned_away(tmp_path: Path) -> None:
@@ -112,7 +125,7 @@ def test_verify_names_an_elite_of_the_shape_of_its_class(tmp_path: Path, monkeyp
         monkeypatch.setattr("evofool.run.verify.refuse_other_references", lambda *_: None)
         faults = verify(stored).faults
     assert faults
-    assert all('its image has the shape of its class, which search.unlike = "shape>90" does not permit' in f for f in faults)
+    assert all('class\'s digits than search.unlike = "shape>90" permits' in fault for fault in faults)
 
 
 def test_a_run_keeps_its_limit_and_its_real_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +150,7 @@ def test_runs_with_one_limit_are_merged_and_others_are_refused(tmp_path: Path, c
         assert stored.meta.unlike is not None
         assert stored.meta.unlike.turned_away == both.tolist()
         assert verify(stored).faults == ()
-    assert f"{both.sum():,} images were turned away" in " ".join(call("show", tmp_path / "both").out.split())
+    assert f"images were turned away {both.sum():,} times" in " ".join(call("show", tmp_path / "both").out.split())
     merge([tmp_path / "both", tmp_path / "b"], tmp_path / "again")
     with StoredRun(tmp_path / "again") as stored:
         assert stored.meta.unlike is not None
@@ -173,7 +186,7 @@ def test_what_is_no_limit_is_refused(text: str, says: str) -> None:
 
 def test_a_limit_has_one_form() -> None:
     assert recipe("search.unlike= shape > 95.50 ").search.unlike == "shape>95.5"
-    assert recipe("search.unlike=shape>0").search.unlike_above == 0.0
+    assert recipe("search.unlike=shape>0").search.unlike_limit == ("shape", 0.0)
 
 
 def test_targets_of_other_classes_and_of_colours_are_refused(tmp_path: Path) -> None:
