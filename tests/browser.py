@@ -13,6 +13,9 @@ _SIDEWAYS = """() => [...document.querySelectorAll('main *')].filter(part => {
 }).map(part => part.outerHTML.slice(0, 80))"""
 
 
+_LOADED = """() => [...document.images].every(image => image.complete || image.getBoundingClientRect().top > innerHeight)"""
+
+
 def screen(browser: Any, width: int, scheme: str) -> Any:
     """A context of this width, with the colours of this scheme. axe can run in it, which is a script that pages forbid."""
     return browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
@@ -22,6 +25,10 @@ def save_screenshot(page: Any, name: str) -> None:
     """Write what the page shows as NAME.png into the folder of the environment variable EVOFOOL_SCREENSHOTS, if set."""
     if folder := os.environ.get("EVOFOOL_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
+        for _ in range(100):  # a page's policy forbids wait_for_function
+            if page.evaluate(_LOADED):
+                break
+            page.wait_for_timeout(50)
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 

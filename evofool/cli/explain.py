@@ -82,7 +82,8 @@ def explain(
     evidence in the last layer and integrated gradients. Further parts are sufficient subsets of pixels, occlusion, the
     effect of repeated elements, saliency, segmentation, Grad-CAM, deletion and insertion curves, inversions of layers and
     of HOG, with --dream a DeepDream, and with --real-images the nearest real images. For a black box it has the parts that
-    need no gradient, and RISE. Each part is written as soon as it is finished; an earlier page is replaced.
+    need no gradient, and RISE. Each part is written as soon as it is finished; an earlier page that is complete is
+    replaced when all are.
     Warnings of the target and of a close decision are printed and head the page. Exits with 2 if a part failed; the page
     then has the others.
     """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evofool.errors import StoreError
-from evofool.pages.html_page import Picture, files_of
+from evofool.pages.html_page import Picture, files_of, is_unfinished
 from evofool.whole_file import whole_file, write_whole
 
 PAGE = "index.html"
@@ -17,7 +17,8 @@ class ExplanationFolder:
     No other file is removed or overwritten: a name that is in use gets a number. StoreError for a folder that cannot be
     created, and for one with a page that evofool did not write.
 
-    pictures: the files of this explanation, in order.
+    pictures: the files of this explanation, in order. keeps: an earlier page is finished, and stays until one is
+    written that is finished, too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,6 +27,7 @@ class ExplanationFolder:
             raise StoreError(f"{existing} is a file, so {path} cannot be a folder; name another by --out DIR")
         self.path, self.page = path, path / PAGE
         self.pictures: list[Path] = []
+        self.keeps = False
         self._earlier = self._left_behind()
         self._waiting: list[tuple[Path, bytes]] = []
 
@@ -41,7 +43,13 @@ class ExplanationFolder:
             self._waiting.append((file, picture.png))
 
     def write(self, page: str) -> None:
-        """Write the page and the new pictures. An interruption leaves either the earlier page or the new one, complete."""
+        """Write the page and the new pictures. An interruption leaves either the earlier page or the new one, complete.
+
+        Nothing is written for an unfinished page where an earlier one is finished; the pictures wait for the next page.
+        """
+        if self.keeps and is_unfinished(page):
+            return
+        self.keeps = False
         # The page first: it lists its pictures, so that no picture is ever left without a page that lists it.
         with whole_file(self.page) as draft:
             draft.write_text(page, encoding="utf-8")
@@ -55,7 +63,8 @@ class ExplanationFolder:
         if not self.page.exists():
             return set()
         try:
-            names = files_of(self.page.read_text(encoding="utf-8"))
+            page = self.page.read_text(encoding="utf-8")
+            names, self.keeps = files_of(page), not is_unfinished(page)
         except (OSError, ValueError):  # unreadable, or not text
             names = None
         if names is None:

@@ -70,9 +70,10 @@ def explain(
 
     Arguments are checked before anything is computed: TargetError for an unknown class, part or layer, and for a requested
     part that is not possible; ImageError for a folder without real images; StoreError for a folder that cannot be written.
-    The page is written after the first part, over an earlier page, and again after every other part, so that an interrupt
-    leaves the finished parts; it is reported and raised again. A part that fails is named on the page and in `faults`; the
-    other parts go on. The page begins with the answer, from the masks of the parts that are finished.
+    The page is written after the first part and again after every other part, so that an interrupt leaves the finished
+    parts; but an earlier page that has all its parts stays until the new one has. An interrupt is reported and raised again.
+    A part that fails is named on the page and in `faults`; the other parts go on. The page begins with the answer, from the
+    masks of the parts that are finished.
     """
     options = options or ExplanationOptions()
     real, layers, seed = options.real_images, options.layers, options.seed
@@ -164,7 +165,8 @@ def explain(
             f"Passes spent: {explanation.forwards:,} forward, {explanation.backwards:,} backward, of one image each.",
         ]
         shown = [head, *beside, *(section for part, section in sections.items() if part not in (*VERSUS, ENOUGH))]
-        output.write(html_page(title, shown, foot, [path.name for path in output.pictures]))
+        names = [path.name for path in output.pictures]
+        output.write(html_page(title, shown, foot, names, unfinished=bool(missing)))
 
     warn()
     for step, name in enumerate(chosen, 1):
@@ -174,7 +176,12 @@ def explain(
         except KeyboardInterrupt as stop:
             if isinstance(stop, PartInterrupted):
                 keep(name, stop.found, chosen[step - 1 :])
-            report(f"interrupted; the finished parts are in {folder}" if sections else "interrupted; nothing was written")
+            if output.keeps:
+                report(f"interrupted; the earlier explanation in {folder} is complete and stays")
+            else:
+                report(
+                    f"interrupted; the finished parts are in {folder}" if sections else "interrupted; nothing was written"
+                )
             raise
         except Exception as error:  # a failed part must not lose the others
             explanation.faults[name] = fault_of(error)

@@ -13,6 +13,7 @@ from evofool.pages.svg import prefixed
 from evofool.text import escaped
 
 _FILES = "evofool-pictures"  # the meta tag with the names of the pictures written beside the page
+_UNFINISHED = '<meta name="evofool-unfinished" content="yes">\n'
 _THUMB = 112  # pixels; pictures of at most this side stand closer
 _DENSE = 8  # columns; in wider tables a cell's lighter text is below the other
 NOTHING = "\u2013"  # in a cell without a value; counts as a number when a column is aligned
@@ -140,12 +141,14 @@ def html_page(
     files: Sequence[str] = (),
     contents: bool = False,
     up: Link | None = None,
+    unfinished: bool = False,
 ) -> str:
     """The page as HTML text (UTF-8). The first section is directly under the title; notes are at the end.
 
     files: names of the pictures written beside the page, which files_of reads back; not shown. contents: whether a list of
-    the sections stays in view beside them, on narrow screens above them. up: a link above the title. All text is plain and
-    escaped here; only a Plot's SVG is not. The page needs no network, follows the light or dark scheme, and can be printed.
+    the sections stays in view beside them, on narrow screens above them. up: a link above the title. unfinished: what
+    is_unfinished reads back. All text is plain and escaped here; only a Plot's SVG is not. The page needs no network, follows
+    the light or dark scheme, and can be printed.
     """
     first, *others = sections or [Section("")]
     numbers = count(1)
@@ -158,7 +161,7 @@ def html_page(
     if anchors:
         rest = f'<div class="beside">{_contents(others, anchors)}\n<div>\n{rest}\n</div></div>'
     foot = f"<footer>{''.join(f'<div>{escaped(note)}</div>' for note in notes)}</footer>\n" if notes else ""
-    listed = f'<meta name="{_FILES}" content="{escaped(" ".join(files))}">\n'
+    listed = f'<meta name="{_FILES}" content="{escaped(" ".join(files))}">\n' + (_UNFINISHED if unfinished else "")
     return f"""{opening(title, "img-src data: 'self'; style-src 'unsafe-inline'", meta=listed)}
 <main>
 {head}
@@ -187,6 +190,11 @@ def files_of(page: str) -> list[str] | None:
     """The `files` that html_page was given for this page; None for a page that it did not write."""
     found = re.search(f'<meta name="{_FILES}" content="([a-z0-9. -]*)">', page)
     return None if found is None else [name for name in found[1].split() if re.fullmatch(r"[a-z0-9-]+\.png", name)]
+
+
+def is_unfinished(page: str) -> bool:
+    """Whether html_page was told that parts of this page are missing."""
+    return _UNFINISHED in page.partition("<body")[0]
 
 
 def _anchors(titles: Sequence[str]) -> list[str]:

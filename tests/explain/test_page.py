@@ -290,6 +290,41 @@ def test_a_page_replaces_an_earlier_one_and_only_its_pictures(lenet: Target, tmp
     assert again.pictures == found.pictures
 
 
+def test_a_complete_page_stays_until_another_one_is_complete(
+    lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    only = ["elements", "saliency"]
+    explained(lenet, tmp_path, only=only)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    lines: list[str | Progress] = []
+    with monkeypatch.context() as stopped:
+        stopped.setattr(parts_saliency, "saliency_part", stop)
+        with pytest.raises(KeyboardInterrupt):
+            explained(lenet, tmp_path, only=only, seed=1, report=lines.append)
+    assert lines[-1] == f"interrupted; the earlier explanation in {tmp_path} is complete and stays"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    found = explained(lenet, tmp_path, only=only, seed=1)
+    assert (tmp_path / "index.html").read_bytes() != before["index.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", *(path.name for path in found.pictures)}
+
+
+def test_an_unfinished_page_is_replaced_by_another_one(
+    lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts_saliency, "saliency_part", stop)
+    for only in (["elements", "saliency"], ["occlusion", "saliency"]):
+        with pytest.raises(KeyboardInterrupt):
+            explained(lenet, tmp_path, only=only)
+    assert "Occlusion" in headings(tmp_path / "index.html")
+    assert "Elements" not in headings(tmp_path / "index.html")
+
+
 def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
     lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +339,7 @@ def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
     lines: list[str | Progress] = []
     with pytest.raises(KeyboardInterrupt):
         explained(lenet, tmp_path / "out", report=lines.append)
-    assert lines[-1] == "interrupted; nothing was written"
+    assert lines[-1] == f"interrupted; the earlier explanation in {tmp_path / 'out'} is complete and stays"
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 

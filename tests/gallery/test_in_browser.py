@@ -59,7 +59,7 @@ def opened(context: Any, address: str, run: str = "") -> tuple[Any, list[str]]:
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_every_page_is_sound(address: str, root: Path, browser: Any, width: int, scheme: str) -> None:
     with StoredRun(root / "digits") as run:
-        birth = max(elite.row.birth for elite in run.listed())
+        birth = max((len(run.store.descent(elite.row.birth)), elite.row.birth) for elite in run.listed())[1]
     context = screen(browser, width, scheme)
     page, complaints = opened(context, address)
     assert_sound(page)
@@ -262,5 +262,46 @@ def test_chosen_images_are_downloaded(address: str, browser: Any, tmp_path: Path
     sync_api.expect(page.locator("#chosen")).to_have_text("10 chosen")
     page.locator("#at").evaluate("slider => { slider.value = 48; slider.dispatchEvent(new Event('input')); }")
     sync_api.expect(page.locator("#selection")).to_be_hidden()
+    assert complaints == []
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a gallery with a run of a thousand classes, whose target answers at once."""
+    folder = tmp_path_factory.mktemp("thousand")
+    labels = [f"class {c}: a name that is too long for one line of its tile" for c in range(1000)]
+    weights = np.random.default_rng(0).normal(0, 0.02, (3 * 24 * 24, 1000)).astype(np.float32)
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        return np.array([image.ravel().astype(np.float32) @ weights for image in images])
+
+    stub = Target("stub", labels, (3, 24, 24), forward, {})
+    recipe = load("mnist-cppn", ["stop.evaluations=240", "search.batch=24", "encoding.kind=canvas", "target=stub"])
+    with Run.start(recipe, folder / "thousand", stub) as run:
+        run.advance()
+    with served(folder) as found:
+        yield found
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_grid_of_a_thousand_classes_is_sound(thousand: str, browser: Any, width: int, scheme: str) -> None:
+    sync_api = waiting()
+    context = screen(browser, width, scheme)
+    page, complaints = opened(context, thousand, "thousand")
+    sync_api.expect(page.locator("#grid > li")).to_have_count(1000)
+    sync_api.expect(page.locator("#grid img").first).to_have_js_property("complete", True)
+    save_screenshot(page, f"gallery-grid-1000-{width}-{scheme}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.keyboard.press("/")
+    page.keyboard.type("77")
+    page.keyboard.press("Enter")
+    arrived(page, "text=77")
+    labels = page.locator("#grid .label").all_text_contents()
+    assert labels == [text for text in labels if "77" in text]
+    assert len(labels) == 19, "77, 177 to 977, and 770 to 779"
+    assert_sound(page)
+    page.locator("#choose-all").click()
+    sync_api.expect(page.locator("#chosen")).to_have_text("19 chosen")
     assert complaints == []
     context.close()

@@ -190,6 +190,8 @@ def test_a_copy_works_from_a_folder(copy: Path, browser: Any, width: int, scheme
     page.locator("table.runs a", has_text="digits").click()
     page.locator("html[data-ready]").wait_for(state="attached")
     save_screenshot(page, f"static-{width}-{scheme}")
+    if width < 640:
+        page.locator("summary", has_text="Search").click()
     page.locator("#search").fill("7")
     sync_api.expect(page.locator("#grid > li:visible")).to_have_count(1)
     page.locator("#search").fill("")

@@ -27,7 +27,11 @@ document.addEventListener("keydown", event => {
   const key = event.key, pair = before + key;
   before = key === "g" ? "g" : "";
   const act = {
-    "/": () => $("search") && $("search").focus(),
+    "/": () => {
+      const fold = $("search") && $("search").closest("details");
+      if (fold) fold.open = true;  // on a phone it is closed
+      if ($("search")) $("search").focus();
+    },
     "x": () => pick(document.activeElement),
     "j": () => step(1), "k": () => step(-1),
     "ArrowRight": () => $("after") ? go($("after")) : step(1),
