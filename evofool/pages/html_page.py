@@ -147,8 +147,8 @@ def html_page(
 
     files: names of the pictures written beside the page, which files_of reads back; not shown. contents: whether a list of
     the sections stays in view beside them, on narrow screens above them. up: a link above the title. unfinished: what
-    is_unfinished reads back. All text is plain and escaped here; only a Plot's SVG is not. The page needs no network, follows
-    the light or dark scheme, and can be printed.
+    is_unfinished reads back. All text is plain and escaped here; only a Plot's SVG is not. The page needs no network,
+    follows the light or dark scheme, and can be printed.
     """
     first, *others = sections or [Section("")]
     numbers = count(1)
