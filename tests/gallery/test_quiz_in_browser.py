@@ -17,6 +17,7 @@ from evofool.cli.in_browser import quiz_desk
 from evofool.gallery.quiz_file import write_quiz
 from evofool.images import save_png
 from evofool.quiz.materials import session_id
+from evofool.quiz.names import Names
 from evofool.quiz.raters import standing
 from evofool.quiz.schema import CHOICE, Trial
 from evofool.quiz.store import QuizStore, trial_ids
@@ -129,13 +130,14 @@ def test_a_quiz_is_taken_from_the_link_to_the_verdict_with_a_kill_in_the_middle(
 
 
 def test_a_page_in_one_file_is_taken_reloaded_and_imported(tmp_path: Path, browser: Any, call: Call) -> None:
-    run = made_up_run(tmp_path / "run", ANIMALS)
-    for k in ANIMALS.nameable:
-        save_png(np.full((1, 8, 8), 20 * k, np.uint8), tmp_path / "real" / ANIMALS.labels[k] / "a.png")
+    names = Names([*ANIMALS.labels, "<img src=x onerror=alert(1)>"])
+    run = made_up_run(tmp_path / "run", names)
+    for k in names.nameable:
+        save_png(np.full((1, 8, 8), 10 * k, np.uint8), tmp_path / "real" / f"{k:03}" / "a.png")
     desk = quiz_desk(tmp_path / "real")
     with StoredRun(run) as stored:
-        desk._loaded = stored.meta.id, first_pixels(ANIMALS).logits  # a made-up target cannot be loaded by its name
-    write_quiz(run, tmp_path / "quiz.html", desk, 2)
+        desk._loaded = stored.meta.id, first_pixels(names).logits  # a made-up target cannot be loaded by its name
+    write_quiz(run, tmp_path / "quiz.html", desk, 3)
 
     def type_name(page: Any, trial: Trial) -> None:
         seen = sees_all(trial)
@@ -143,7 +145,7 @@ def test_a_page_in_one_file_is_taken_reloaded_and_imported(tmp_path: Path, brows
             position = int(response(trial, seen))
             page.keyboard.press("n" if position == len(trial.options) else str((position + 1) % 10))
         else:
-            page.keyboard.type("" if seen is None else f'{ANIMALS.labels[seen]}, "or so"')
+            page.keyboard.type("" if seen is None else f'{names.labels[seen]}, "or so"')
             page.keyboard.press("Enter")
 
     context = browser.new_context(accept_downloads=True)
@@ -156,7 +158,7 @@ def test_a_page_in_one_file_is_taken_reloaded_and_imported(tmp_path: Path, brows
     page.reload()
     page.locator("#intro").wait_for()
     with QuizStore.open(run) as store:
-        of = len(store.records()[0].trials), len(store.records()[1].trials)
+        of = {len(record.trials) for record in store.records()}
     assert 9 + take(page, run, type_name) in of, "no answer is lost"
     page.locator("#not-seen").click()
     with page.expect_download() as download:
@@ -174,7 +176,7 @@ def test_a_page_in_one_file_is_taken_reloaded_and_imported(tmp_path: Path, brows
     assert taken.session.rater == "=Kim"
     choices = [(trial, answer) for trial, answer in taken.pairs if (trial.block, trial.kind) == (CHOICE, "real")]
     assert [(answer.chosen,) for _, answer in choices] == [trial.classes for trial, _ in choices]
-    assert standing(taken, ANIMALS).real_named == 10
+    assert standing(taken, names).real_named == 10
     assert "stored already" in call("verdicts", run, "--import", tmp_path / "answers.csv").out
 
 
@@ -226,4 +228,8 @@ def test_every_page_of_the_quiz_is_sound(root: Path, tmp_path: Path, browser: An
         assert "do not count: the rater knew" in page.locator(".lead").inner_text()
         sound("results")
         assert complaints == []
+    write_quiz(run, tmp_path / "quiz.html", desk, 1)
+    page, complaints = opened(context, (tmp_path / "quiz.html").as_uri())
+    sound("file-start")
+    assert complaints == []
     context.close()
