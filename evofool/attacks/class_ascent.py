@@ -14,6 +14,7 @@ from evofool.ascend.hooks import no_gradients
 from evofool.ascend.loop import Ascent, AscentResult, Improvement, OnAnswers, Tick, ascend
 from evofool.errors import RecipeError, TargetError
 from evofool.targets.classifier import Target
+from evofool.targets.preprocessing import Preprocessing
 
 _MAX_RESTARTS = 256  # or octaves; the draws of a restart are keyed class * 256 + restart
 
@@ -72,10 +73,7 @@ class AttackOptions:
 
 def zero_image(target: Target) -> torch.Tensor:
     """(C, 1, 1) on [0, 1]: the colour that the target's preprocessing maps to 0."""
-    preprocessing: dict[str, Any] = target.details.get("preprocessing", {})
-    mean = torch.tensor(preprocessing.get("mean", (0.0,))).float() / preprocessing.get("scale", 1 / 255) / 255
-    mean = mean.flip(0) if preprocessing.get("order") == "BGR" else mean
-    return mean.clamp(0.0, 1.0).view(-1, 1, 1).expand(target.shape[0], 1, 1)
+    return Preprocessing(**target.details.get("preprocessing", {})).zero(target.shape[0])
 
 
 def mean_image(target: Target) -> torch.Tensor:

@@ -306,11 +306,7 @@ def _fits(target: Target, images: np.ndarray) -> None:
 
 def _zero(target: Target) -> torch.Tensor:
     """(C, 1, 1): the pixel on [0, 1] that preprocessing maps to 0, or the nearest one."""
-    preprocessing = Preprocessing(**target.details["preprocessing"])
-    mean = torch.tensor(preprocessing.mean).expand(target.shape[0])
-    return (
-        ((mean.flip(0) if preprocessing.order == "BGR" else mean) / (preprocessing.scale * 255)).clamp(0, 1).view(-1, 1, 1)
-    )
+    return Preprocessing(**target.details["preprocessing"]).zero(target.shape[0])
 
 
 def _features(target: Target, images: np.ndarray, layer: str, batch: int = 8) -> torch.Tensor:

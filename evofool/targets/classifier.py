@@ -4,7 +4,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,8 @@ class Target:
     run is resumed. top_k: the number of classes in an answer; the logits of the others are bounds. streams: the number of
     concurrent calls that raises throughput (logits may be called from several threads if it is over 1). formats: the number
     formats it can rank by, float32 first. network: the torch network, or None: then there are no gradients and no layers.
-    monitor: asks a black box known images again; None for other targets.
+    monitor: asks a black box known images again; None for other targets. refed: the forward function of the same classifier
+    with another preprocessing, None where it cannot be fed so; None for one that is not fed by this process.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Target:
         self.counts_persist = False
         self.answer_record: AnswerRecord | None = None  # while the target is validated
         self.monitor: DriftMonitor | None = None
+        self.refed: Callable[[Preprocessing], Forward | None] | None = None
         self._forward = forward
         self._counting = threading.Lock()
 
@@ -116,6 +117,7 @@ class Target:
             name, lambda images: network.numpy(images, FLOAT32), labels, shape, preprocessing, outputs, known, network
         )
         target.streams = cpus() if network.device.type == "cpu" else 2
+        target.refed = network.fed
         return target
 
     @classmethod
@@ -176,7 +178,7 @@ class Target:
                 f"{name}: {answer.shape[1]} outputs but {len(labels)} labels; pass as many labels as the network has outputs"
             )
         outputs = "probabilities" if is_p else "logits"
-        details = {"preprocessing": asdict(preprocessing), "outputs": outputs, **details}
+        details = {"preprocessing": preprocessing.described(), "outputs": outputs, **details}
         return cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
 
     def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0) -> np.ndarray:

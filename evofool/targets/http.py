@@ -27,7 +27,7 @@ from evofool.targets.spec import Spec, distinct
 __all__ = ["FORMAT", "VERSION", "BlackBox", "load"]
 
 FORMAT, VERSION = "evofool.target", 1
-_SERVER_SIDE = ("mean", "std", "scale", "order", "crops", "device")
+_SERVER_SIDE = ("mean", "std", "scale", "order", "invert", "transpose", "crops", "device")
 _NO_GET = (404, 405, 501)  # statuses of services that accept only POST
 _T = TypeVar("_T")
 
@@ -105,7 +105,7 @@ class BlackBox(Target):
         interface: _Interface,
     ) -> None:
         details = {
-            "preprocessing": asdict(interface.photographs),
+            "preprocessing": interface.photographs.described(),
             "backend": "http",
             "file": client.url,
             "notes": list(client.notes),

@@ -5,7 +5,21 @@ from typing import NamedTuple
 SEVERAL = ("average", "views")
 """Options that make an answer out of several (evofool.targets.averaged, evofool.targets.views)."""
 COMMON = (
-    *("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device"),
+    *(
+        "size",
+        "resize",
+        "interpolation",
+        "mean",
+        "std",
+        "scale",
+        "order",
+        "invert",
+        "transpose",
+        "crops",
+        "labels",
+        "outputs",
+        "device",
+    ),
     *SEVERAL,
 )
 """Options that every kind takes but `guarded`, whose base has them."""

@@ -76,6 +76,21 @@ class Network:
         pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
         return self(pixels.to(self.device), number_format).cpu().numpy()
 
+    def fed(self, preprocessing: Preprocessing) -> Callable[[np.ndarray], np.ndarray]:
+        """The network in float32 with another preprocessing: uint8 (B, C, H, W) to float32 (B * crops, K)."""
+        prepare = preprocessing.affine(self.device)
+
+        def forward(images: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                pixels = torch.from_numpy(images.copy()).to(self.device).float()
+                return (
+                    torch.cat([_tensor(self.module(part)).float() for part in prepare(pixels).split(len(images))])
+                    .cpu()
+                    .numpy()
+                )
+
+        return forward
+
     def gradient_module(self, shape: tuple[int, int, int]) -> tuple[nn.Module, frozenset[str]]:
         """The network for gradients with images of this shape (C, H, W), in float32.
 

@@ -60,6 +60,12 @@ def load(spec: Spec) -> Target:
             "device": device,
         },
     )
+
+    def refed(other: Preprocessing) -> Forward | None:
+        scaled = (other.scale, {*other.mean}, {*other.std}) != (1.0, {0.0}, {1.0})
+        return None if whole and scaled else _forward(session, images, output, other)
+
+    target.refed = refed
     if device == "cpu":
         target.streams = max(1, cpus() // (spec.whole("threads", 1) or 1))
     return target

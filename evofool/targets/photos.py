@@ -97,13 +97,17 @@ def to_input(picture: Image.Image, target: Target) -> np.ndarray:
     The short side is resized to `resize` pixels (more if the target's shape is larger), then the centre is cropped; without
     `resize` the whole picture is resized to the shape. Resized as torchvision does with Pillow's images.
     """
-    channels, height, width = target.shape
+    preprocessing = target.details.get("preprocessing", {})
+    return fitted(picture, target.shape, preprocessing.get("resize"), preprocessing.get("interpolation", "bilinear"))
+
+
+def fitted(picture: Image.Image, shape: tuple[int, int, int], resize: int | None, interpolation: str) -> np.ndarray:
+    """A picture as uint8 (C, H, W), as to_input says it."""
+    channels, height, width = shape
     if picture.mode.startswith(("I", "F")):
         raise ImageError(f"pixels of more than 8 bits (mode {picture.mode}); save it as an 8-bit picture")
     picture = picture.convert("L" if channels == 1 else "RGB")
-    preprocessing = target.details.get("preprocessing", {})
-    resize = preprocessing.get("resize")
-    filter_ = Image.Resampling[preprocessing.get("interpolation", "bilinear").upper()]
+    filter_ = Image.Resampling[interpolation.upper()]
     if resize is None:
         size = (width, height)
     else:

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -17,6 +18,8 @@ _TINY = 1e-38  # about float32's smallest normal number; stands for a probabilit
 @dataclass(frozen=True)
 class Preprocessing:
     """A network's input: (pixel * scale - mean) / std, pixel 0..255, per channel; channels are swapped first for BGR.
+
+    invert: of 255 - pixel. transpose: rows and columns are swapped.
 
     mean and std have one number, or one per channel. crops 1: the image as it is; 5: its corners and centre, each of
     `crop` = (height, width); 10: their mirror images too. With several crops, their probabilities are averaged
@@ -33,6 +36,8 @@ class Preprocessing:
     crop: tuple[int, int] | None = None
     resize: int | None = None
     interpolation: str = "bilinear"
+    invert: bool = False
+    transpose: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -55,6 +60,9 @@ class Preprocessing:
             ):
                 raise _wrong("crop", self.crop, "(height, width) in pixels")
             object.__setattr__(self, "crop", tuple(self.crop))
+        for name in ("invert", "transpose"):
+            if not isinstance(getattr(self, name), bool):
+                raise _wrong(name, getattr(self, name), "True or False")
         if self.order not in ("RGB", "BGR"):
             raise TargetError(f'channel order "{self.order}" is neither RGB nor BGR')
         if not self.scale > 0 or any(not s > 0 for s in self.std):
@@ -71,6 +79,20 @@ class Preprocessing:
         if self.resize is not None and self.resize < 1:
             raise TargetError(f"resize {self.resize} has to be at least 1 pixel")
 
+    def zero(self, channels: int) -> torch.Tensor:
+        """(channels, 1, 1) on [0, 1]: the colour that becomes 0, or the nearest one."""
+        mean = torch.tensor(self.mean).expand(channels) / (self.scale * 255)
+        colour = mean.flip(0) if self.order == "BGR" else mean
+        return (1 - colour if self.invert else colour).clamp(0, 1).view(-1, 1, 1)
+
+    def same_input(self, other: "Preprocessing") -> bool:
+        """Whether a network gets the same input for an image; how photographs become images may differ."""
+        return replace(self, resize=None, interpolation="bilinear") == replace(other, resize=None, interpolation="bilinear")
+
+    def described(self) -> dict[str, Any]:
+        """As JSON values, of which Preprocessing(**values) makes the same; invert and transpose only where they are True."""
+        return {key: value for key, value in asdict(self).items() if key not in ("invert", "transpose") or value}
+
     def affine(self, device: torch.device | str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
         """A function from float pixels (B, C, H, W) on 0..255 to the network's input (B * crops, C, h, w).
 
@@ -82,7 +104,9 @@ class Preprocessing:
         shifted = bool(shift.any())
 
         def apply(pixels: torch.Tensor) -> torch.Tensor:
-            x = (pixels.flip(1) if swap else pixels) * gain
+            x = pixels.transpose(2, 3) if self.transpose else pixels
+            x = 255 - x if self.invert else x
+            x = (x.flip(1) if swap else x) * gain
             x = x - shift if shifted else x
             return x if self.crop is None else _cut(x, self.crops, self.crop)
 

@@ -23,7 +23,7 @@ from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
 from evofool.targets.watched import watch
 
-_FLOAT_OPTIONS = ("scale", "mean", "std", "order", "crops")
+_FLOAT_OPTIONS = ("scale", "mean", "std", "order", "invert", "transpose", "crops")
 """Options with which a callable gets floats in place of uint8."""
 
 
@@ -38,9 +38,7 @@ def load(spec: Spec) -> Target:
     timeout=20: a callable, or a Target without a network, is called in a helper process (HelperTarget), at most 20 seconds
     for each batch. black_box=yes: it may change while it is used, and known images are asked again (watched.watch).
     """
-    declared = spec.options.get("black_box", "no")
-    if declared not in ("yes", "no"):
-        raise TargetError(f"{spec.head}: black_box is {declared}; it is yes or no")
+    declared = spec.flag("black_box")
     seconds = spec.number("timeout", math.inf)
     if "timeout" in spec.options and not 0 < seconds < math.inf:
         raise TargetError(f"{spec.head}: timeout is {spec.options['timeout']}; it has to be a number of seconds above 0")
@@ -50,7 +48,7 @@ def load(spec: Spec) -> Target:
         found: Target = HelperTarget(spec, seconds)
     else:
         found = _loaded(spec)
-    if declared == "yes":
+    if declared:
         watch(found)
     return found
 
@@ -79,9 +77,13 @@ def _loaded(spec: Spec) -> Target:
     if isinstance(made, nn.Module):
         return Target.from_module(made, labels, shape, preprocessing, spec.text, spec.device, spec.outputs, details)
     details |= {"backend": f"python {sys.version.split()[0]}", "factory": spec.name}
-    return Target.probed(
+    found = Target.probed(
         spec.text, _forward(made, preprocessing if floats else None), labels, shape, preprocessing, spec.outputs, details
     )
+    # Preprocessing() with scale 1 leaves pixels as they are: then it may take uint8 alone.
+    whole = Preprocessing(scale=1.0)
+    found.refed = lambda other: _forward(made, None if not floats and other.same_input(whole) else other)
+    return found
 
 
 def _factory(spec: Spec) -> tuple[ModuleType, Callable[[], Any]]:

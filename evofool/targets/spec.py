@@ -54,6 +54,13 @@ class Spec:
         """An option that is a number."""
         return self._numbers(option, (default,), 1)[0]
 
+    def flag(self, option: str, default: bool = False) -> bool:
+        """An option that is yes or no."""
+        text = self.options.get(option, "yes" if default else "no")
+        if text not in ("yes", "no"):
+            raise TargetError(f'{self.head}: {option} is "{shortened(text)}"; it has to be yes or no')
+        return text == "yes"
+
     def side(self, default: tuple[int, int] | None = None) -> tuple[int, int]:
         """size=224 or size=HEIGHTxWIDTH, in pixels; TargetError if it is neither given nor has a default."""
         text = self.options.get("size")
@@ -91,6 +98,8 @@ class Spec:
                 crop=size if crops > 1 else None,
                 resize=(resize or 256) if crops > 1 else resize,
                 interpolation=o.get("interpolation", default.interpolation),
+                invert=self.flag("invert", default.invert),
+                transpose=self.flag("transpose", default.transpose),
             )
         except TargetError as error:
             raise TargetError(f"{self.head}: {error}") from None

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from evofool.targets.classifier import Target
 from evofool.targets.gradients import check_gradients
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
 from evofool.targets.position import Position, measure
-from evofool.targets.preprocessing import Preprocessing, to_logits
-from evofool.targets.spec import Spec
+from evofool.targets.spec import Spec, parse
 from evofool.targets.speed import FormatChoice, SpeedMeasurement, choose_format, measure_speeds
+from evofool.targets.wiring import Better, find_better, proposal
 
 VARIES, DEPENDS = 1e-3, 0.1  # differences of log-odds: above the first a note, above the second the target is refused
 _ROUNDING = 1e-3  # of the largest log-odds: an image's neighbours in a batch change less by rounding, whatever the scale
@@ -30,14 +30,6 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PUBLISHED = {"efficientnet-lite0": 0.751, "efficientnet-lite1": 0.767, "efficientnet-lite2": 0.776}
 _ANSWERS = "validation.answers"
 _DRAWN = 8  # drawings for a target whose answers to all patterns are equal
-_PROBED = 64  # photographs that other preprocessings are tried on
-_MISTAKES = (
-    "scale=1/255&mean=0&std=1",
-    "scale=1&mean=0&std=1",
-    "scale=1/255&mean=0.5&std=0.5",
-    "scale=1/255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225",
-    "scale=1&mean=123,117,104&std=1",
-)
 
 Progress = Callable[[str], None]
 
@@ -379,55 +371,53 @@ def _check_accuracy(
     notes: list[str],
     progress: Progress,
 ) -> None:
-    """Compare the accuracy with the published one, and look for a preprocessing that does better."""
+    """Compare the accuracy with the published one, and look for mistakes whose correction does better."""
     top1, published = accuracy.top1, accuracy.published
-    better = None
-    if target.network is not None and top1 < (published or 1.0) / 2:
-        progress("few are correct: trying other preprocessings")
-        better = _better_preprocessing(target, found)
-    remedy = "" if better is None else f". On {better[2]} of them {better[0]} reaches {better[1]:.3f}: use that"
+    better = find_better(target, found, progress)
+    wrong = [each for each in better if not each.change.photographs_only]
+    if wrong:
+        faults.append(_correction(target, wrong))
+    elif better:
+        notes.append(_correction(target, better))
     if published is not None:
         deviation = math.sqrt(published * (1 - published) / accuracy.images)
         if top1 < published - 3 * deviation:
             faults.append(
                 f"top-1 on {accuracy.images:,} photographs is {top1:.3f}, more than 3 standard errors ({deviation:.3f}) "
                 f"below the published {published:.3f}; wrong normalisation is the most common cause: check mean, std, scale "
-                f"and order, then resize, and that {accuracy.folder} shows the target's classes{remedy}"
+                f"and order, then resize, and that {accuracy.folder} shows the target's classes"
             )
-            return
-        if top1 > published + max(0.05, 3 * deviation):
+        elif top1 > published + max(0.05, 3 * deviation):
             notes.append(
                 f"suspected training images: top-1 on them is {top1:.3f}, published is {published:.3f}; on images that it "
                 "has not seen, margins and confidences are lower"
             )
-    if better is not None:
-        faults.append(f"top-1 on {accuracy.images:,} photographs is {top1:.3f}{remedy}")
 
 
-def _better_preprocessing(target: Target, found: Sequence[Photograph]) -> tuple[str, float, int] | None:
-    """A common preprocessing that does far better: its options, its top-1 and on how many photographs."""
-    network = target.network
-    assert network is not None
-    some = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, _PROBED).astype(int))]
-    current = Preprocessing(**target.details["preprocessing"])
-    tried: dict[str, Preprocessing] = {}
-    swap = f"order={'RGB' if current.order == 'BGR' else 'BGR'}" if target.shape[0] == 3 else ""
-    for options in ("", *_MISTAKES):
-        for text in (options, "&".join(filter(None, (options, swap)))):
-            pairs = dict(pair.split("=") for pair in text.split("&") if pair)
-            made, _ = Spec("", "", pairs).preprocessing(current, current.crop or target.shape[1:])
-            if max(len(made.mean), len(made.std)) <= target.shape[0]:
-                tried[text] = made
-    right = dict.fromkeys(tried, 0)
-    with torch.inference_mode():
-        for images, classes, _ in photographs(some, target):
-            pixels = torch.from_numpy(images).to(network.device).float()
-            for options, made in tried.items():
-                raw = network.module(made.affine(network.device)(pixels)).float()
-                called = to_logits(raw, target.outputs, target.crops).argmax(1).cpu().numpy()
-                right[options] += int((called == classes).sum())
-                target.count(len(images))
-    best = max(right, key=lambda options: right[options])
-    if right[best] < right[""] + 0.2 * len(some):
-        return None
-    return f'"{best}"', right[best] / len(some), len(some)
+def _correction(target: Target, better: Sequence[Better]) -> str:
+    """What is better than the way in which the target is used, and the spec to use instead."""
+    options, shift = proposal(better)
+    first, last = better[0], better[-1]
+    p = max(each.p for each in better)
+    what = "; ".join(each.change.words for each in better)
+    said = (
+        f"on {last.images:,} photographs top-1 is {first.top1_before:.3f}, and {last.top1:.3f} if one thing is changed: "
+        f"{what} (p = {p:.1g}, McNemar's exact test, Holm's correction over {last.tried} changes)"
+    )
+    if len(better) > 1:
+        said = said.replace("if one thing is changed", f"if {len(better)} things are changed")
+    if options:
+        said += f'. Use "{_with_options(target, options)}"'
+    if shift:
+        remedy = "begin the labels with one more line" if shift > 0 else "leave the first line of the labels out"
+        said += f". Class {max(0, -shift)} is output {max(0, shift)}: {remedy}"
+    return said
+
+
+def _with_options(target: Target, options: Mapping[str, str]) -> str:
+    """The target's spec with these options, or the options alone for one that has none."""
+    try:
+        spec = parse(target.name)
+    except TargetError:
+        return Spec("", "", dict(options)).text.lstrip("?")
+    return Spec(spec.kind, spec.name, {**spec.options, **options}).text

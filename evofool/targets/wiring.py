@@ -1,0 +1,247 @@
+"""Common mistakes in how a classifier is used, found on labelled photographs: each is undone, and the answers are compared.
+
+Wrong normalisation, channel order or labels raise no error: the classifier answers, only less often right. What is proposed
+is significantly better on the same photographs: McNemar's exact test, with Holm's correction over everything that was tried.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+
+from evofool.targets.classifier import Target
+from evofool.targets.photos import Photograph, fitted, open_image
+from evofool.targets.preprocessing import Preprocessing, to_logits
+
+LEVEL = 0.05
+LEAST_GAIN = 0.01
+"""Of top-1. Two ways to feed a network may both be right and differ by less."""
+MOST_PHOTOGRAPHS = 2_000
+_FIRST_LOOK = 64  # photographs after which a change may be given up; then after twice as many, and so on
+_CLEARLY_WORSE = 0.01
+_ROUNDS = 3  # mistakes that are looked for one after another
+_BATCH = 32
+
+_RANGES: Mapping[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
+    "pixels on 0 to 1": (1 / 255, (0.0,), (1.0,)),
+    "pixels on -1 to 1": (1 / 255, (0.5,), (0.5,)),
+    "pixels on 0 to 255": (1.0, (0.0,), (1.0,)),
+    "pixels on -127 to 128, divided by 128": (1.0, (127.0,), (128.0,)),
+    "ImageNet's mean and standard deviation": (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "ImageNet's mean, pixels on 0 to 255": (1.0, (123.0, 117.0, 104.0), (1.0,)),
+    "CIFAR-10's mean and standard deviation": (1 / 255, (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    "MNIST's mean and standard deviation": (1 / 255, (0.1307,), (0.3081,)),
+}
+"""(scale, mean, std) with which classifiers are trained; means and standard deviations for R, G, B."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another way to use a target.
+
+    words: what is changed. shift: class c is its output c + shift. photographs_only: evolved images stay as they are.
+    options: those of a spec that say so; none for a shift of the classes.
+    """
+
+    words: str
+    preprocessing: Preprocessing
+    shift: int = 0
+    photographs_only: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Better:
+    """A change that gets more photographs right. p: after Holm's correction over `tried` changes."""
+
+    change: Change
+    images: int
+    top1_before: float
+    top1: float
+    p: float
+    tried: int
+
+
+def find_better(
+    target: Target, found: Sequence[Photograph], progress: Callable[[str], None] = lambda _: None
+) -> tuple[Better, ...]:
+    """The changes that make more photographs right, the largest gain first, each on top of the one before; () if none does.
+
+    Of a target that runs here all likely changes are tried, with at most MOST_PHOTOGRAPHS; of any other one only the shift
+    of classes, which needs no further answer. A change is given up early where it is clearly worse, so that a target that
+    is used rightly costs little: that makes the test no less exact, since what is left is compared on all photographs.
+    """
+    order = np.random.default_rng(0).permutation(len(found))[:MOST_PHOTOGRAPHS]
+    some = [found[k] for k in order]
+    current = Change("", Preprocessing(**target.details.get("preprocessing", {})))
+    better: list[Better] = []
+    for _ in range(_ROUNDS):
+        tried = [change for change in _changes(target, current) if _can(target, change)]
+        best = _best(target, some, current, tried, progress)
+        if best is None:
+            break
+        better.append(best)
+        current = best.change
+    return tuple(better)
+
+
+def proposal(better: Sequence[Better]) -> tuple[dict[str, str], int]:
+    """The options of all changes together, and the shift of classes."""
+    options: dict[str, str] = {}
+    for each in better:
+        options |= each.change.options
+    return options, better[-1].change.shift if better else 0
+
+
+# --- what is tried
+
+
+def _changes(target: Target, current: Change) -> Iterator[Change]:
+    """One change each. Photographs come last: how they are cut affects no evolved image."""
+    now, (channels, height, width) = current.preprocessing, target.shape
+    if channels == 3:
+        yield _of(current, "channel order", replace(now, order="BGR" if now.order == "RGB" else "RGB"), ("order",))
+    yield _of(current, "negatives", replace(now, invert=not now.invert), ("invert",))
+    if height == width:
+        yield _of(current, "rows and columns swapped", replace(now, transpose=not now.transpose), ("transpose",))
+    orders = ("RGB", "BGR") if channels == 3 else ("RGB",)
+    for invert in (False, True) if channels == 1 else (False,):
+        for order in orders:
+            for words, (scale, mean, std) in _RANGES.items():
+                if max(len(mean), len(std)) in (1, channels):
+                    turned = [values[::-1] if order == "BGR" else values for values in (mean, std)]
+                    made = replace(now, scale=scale, mean=turned[0], std=turned[1], order=order, invert=invert)
+                    yield _of(current, words, made, ("scale", "mean", "std", "order", "invert"))
+    for step in (1, -1):
+        if abs(current.shift + step) < len(target.labels):
+            yield replace(current, words="classes off by one", shift=current.shift + step, photographs_only=False)
+    short = min(height, width)
+    for resize in (None, short, round(short * 8 / 7)):
+        if resize != now.resize and now.crops == 1:
+            words = "photographs squeezed" if resize is None else f"photographs' short side {resize} pixels"
+            yield _of(current, words, replace(now, resize=resize), ("resize",), True)
+    for interpolation in ("bilinear", "bicubic"):
+        if interpolation != now.interpolation:
+            words = f"photographs resized by {interpolation} interpolation"
+            yield _of(current, words, replace(now, interpolation=interpolation), ("interpolation",), True)
+
+
+def _of(current: Change, words: str, made: Preprocessing, names: Sequence[str], photographs_only: bool = False) -> Change:
+    """The change to another preprocessing, with those of these options that differ."""
+    values = {name: (getattr(current.preprocessing, name), getattr(made, name)) for name in names}
+    options = {name: _text(new) for name, (old, new) in values.items() if old != new}
+    more = [made.order] if "order" in options and len(names) > 1 else []
+    more += ["negatives"] if options.get("invert") == "yes" and len(names) > 1 else []
+    return Change(", ".join([words, *more]), made, current.shift, photographs_only, options)
+
+
+def _text(value: object) -> str:
+    """A value as an option of a spec has it."""
+    if value is None:
+        return "squeeze"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(f"{number:g}" for number in value)
+    if isinstance(value, float):
+        return "1/255" if value == 1 / 255 else f"{value:g}"
+    return str(value)
+
+
+def _can(target: Target, change: Change) -> bool:
+    """Whether it is one at all, and the target can be fed so."""
+    if change.shift == 0 and not change.options:
+        return False
+    return not change.options or (target.refed is not None and target.refed(change.preprocessing) is not None)
+
+
+# --- which is best
+
+
+@dataclass
+class _Race:
+    """What a change has got right so far. gained, lost: photographs that only it gets right, or wrong."""
+
+    change: Change
+    right: int = 0
+    gained: int = 0
+    lost: int = 0
+
+    def is_hopeless(self, images: int) -> bool:
+        """Clearly worse, or so near that it will not gain enough."""
+        number, gain = self.gained + self.lost, self.gained - self.lost
+        if number and binomtest(self.lost, number, alternative="greater").pvalue < _CLEARLY_WORSE:
+            return True
+        return images >= 4 * _FIRST_LOOK and gain + 3 * number**0.5 < LEAST_GAIN * images
+
+    @property
+    def p(self) -> float:
+        """McNemar's exact test, one-sided: that it is no better."""
+        number = self.gained + self.lost
+        return float(binomtest(self.gained, number, alternative="greater").pvalue) if number else 1.0
+
+
+def _best(
+    target: Target, found: Sequence[Photograph], current: Change, changes: Sequence[Change], progress: Callable[[str], None]
+) -> Better | None:
+    race, base, done, look = [_Race(change) for change in changes], 0, 0, _FIRST_LOOK
+    while done < len(found) and race:
+        part = found[done : done + _BATCH]
+        classes = np.array([photo.class_id for photo in part])
+        answers = _Answers(target, part)
+        right = answers.called(current) == classes
+        base, done = base + int(right.sum()), done + len(part)
+        for each in race:
+            hit = answers.called(each.change) == classes
+            each.right += int(hit.sum())
+            each.gained += int((hit & ~right).sum())
+            each.lost += int((right & ~hit).sum())
+        if done >= look:
+            race, look = [each for each in race if not each.is_hopeless(done)], 2 * look
+            left = f"{len(race)} of {len(changes)} changes left"
+            progress(f"looking for mistakes: {done:,} of {len(found):,} photographs, {left}")
+    # Holm: the smallest p counts as many times as there are changes, given up or not, and no other one is looked at.
+    race.sort(key=lambda each: each.p)
+    if not race or len(changes) * race[0].p >= LEVEL or race[0].right - base < LEAST_GAIN * done:
+        return None
+    # Several ways to say nearly the same may all be better: of those the one that is right most often, with fewest options.
+    able = [each for each in race if each.p * len(changes) < LEVEL]
+    best = max(able, key=lambda each: (each.right, -len(each.change.options)))
+    return Better(best.change, done, base / done, best.right / done, len(changes) * best.p, len(changes))
+
+
+class _Answers:
+    """What a target calls some photographs, each way of feeding it asked once."""
+
+    def __init__(self, target: Target, found: Sequence[Photograph]) -> None:
+        self._target, self._found = target, found
+        self._images: dict[tuple[object, ...], np.ndarray] = {}
+        self._called: dict[str, np.ndarray] = {}
+
+    def called(self, change: Change) -> np.ndarray:
+        """(B,) int64: classes; -1 where the output is of no class."""
+        key = repr(asdict(change.preprocessing))
+        if key not in self._called:
+            self._called[key] = self._logits(change.preprocessing).argmax(axis=1)
+        return self._called[key] - change.shift
+
+    def _logits(self, made: Preprocessing) -> np.ndarray:
+        target, images = self._target, self._pictures(made)
+        forward = target.refed(made) if target.refed is not None else None
+        if forward is None:
+            return target.logits(images)
+        target.count(len(images))
+        with torch.inference_mode():
+            return to_logits(torch.from_numpy(forward(images)), target.outputs, target.crops).numpy()
+
+    def _pictures(self, made: Preprocessing) -> np.ndarray:
+        key = made.resize, made.interpolation
+        if key not in self._images:
+            images = []
+            for file, _ in self._found:
+                with open_image(file) as picture:
+                    images.append(fitted(picture, self._target.shape, made.resize, made.interpolation))
+            self._images[key] = np.stack(images)
+        return self._images[key]
