@@ -174,8 +174,11 @@ class Target:
             )
         labels = [str(c) for c in range(answer.shape[1])] if labels is None else labels
         if len(labels) != answer.shape[1]:
+            one_more = answer.shape[1] == len(labels) + 1
+            hint = "; an output more is often a class for the background before the others" if one_more else ""
             raise TargetError(
                 f"{name}: {answer.shape[1]} outputs but {len(labels)} labels; pass as many labels as the network has outputs"
+                + hint
             )
         outputs = "probabilities" if is_p else "logits"
         details = {"preprocessing": preprocessing.described(), "outputs": outputs, **details}

@@ -183,10 +183,15 @@ def _classes(names: list[str], labels: Sequence[str], folder: Path, entries: str
     # If only some names are labels, a name is misspelt or the classes differ: the order would assign wrong classes.
     if len(names) == len(classes) and (numbered or len(unknown) == len(names)):
         return ordered
+    hint = (
+        ". The target has one class more: if it is one for the background, give labels=FILE with a line for it first"
+        if len(names) == len(real) - 1 and len(unknown) == len(names)
+        else ""
+    )
     raise ImageError(
         f"{folder}: {len(names)} different {entries}, of which {len(unknown)} are not among the target's {len(labels)} "
         f"({', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}); they have to be labels "
-        f"({', '.join(labels[:3])} ...), or exactly {len(real)} names in class order. Layouts: {_LAYOUTS}"
+        f"({', '.join(labels[:3])} ...), or exactly {len(real)} names in class order. Layouts: {_LAYOUTS}{hint}"
     )
 
 

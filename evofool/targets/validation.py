@@ -17,6 +17,7 @@ from evofool.targets.abruptness import measure_changes
 from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.averaged import random_fault, random_note
 from evofool.targets.classifier import Target
+from evofool.targets.first_norm import scaling_note
 from evofool.targets.gradients import check_gradients
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
 from evofool.targets.position import Position, measure
@@ -137,6 +138,8 @@ def check(
     if target.network is not None and gradient != "yes":
         notes.append(f"gradients masked: {gradient}; evofool bench and evofool gate replace them for white-box attacks")
     accuracy = None
+    if found is None and validation.finite and (note := scaling_note(target)):
+        notes.append(note)
     if found is not None and validation.finite:
         if str(target.details.get("device", "")) == "cpu":
             keep_memory()

@@ -106,14 +106,7 @@ def _changes(target: Target, current: Change) -> Iterator[Change]:
     yield _of(current, "negatives", replace(now, invert=not now.invert), ("invert",))
     if height == width:
         yield _of(current, "rows and columns swapped", replace(now, transpose=not now.transpose), ("transpose",))
-    orders = ("RGB", "BGR") if channels == 3 else ("RGB",)
-    for invert in (False, True) if channels == 1 else (False,):
-        for order in orders:
-            for words, (scale, mean, std) in _RANGES.items():
-                if max(len(mean), len(std)) in (1, channels):
-                    turned = [values[::-1] if order == "BGR" else values for values in (mean, std)]
-                    made = replace(now, scale=scale, mean=turned[0], std=turned[1], order=order, invert=invert)
-                    yield _of(current, words, made, ("scale", "mean", "std", "order", "invert"))
+    yield from range_changes(target, current)
     for step in (1, -1):
         if abs(current.shift + step) < len(target.labels):
             yield replace(current, words="classes off by one", shift=current.shift + step, photographs_only=False)
@@ -126,6 +119,19 @@ def _changes(target: Target, current: Change) -> Iterator[Change]:
         if interpolation != now.interpolation:
             words = f"photographs resized by {interpolation} interpolation"
             yield _of(current, words, replace(now, interpolation=interpolation), ("interpolation",), True)
+
+
+def range_changes(target: Target, current: Change) -> Iterator[Change]:
+    """Every usual scaling, in either order of the channels; of grey images also of their negatives."""
+    now, channels = current.preprocessing, target.shape[0]
+    orders = ("RGB", "BGR") if channels == 3 else ("RGB",)
+    for invert in (False, True) if channels == 1 else (False,):
+        for order in orders:
+            for words, (scale, mean, std) in _RANGES.items():
+                if max(len(mean), len(std)) in (1, channels):
+                    turned = [values[::-1] if order == "BGR" else values for values in (mean, std)]
+                    made = replace(now, scale=scale, mean=turned[0], std=turned[1], order=order, invert=invert)
+                    yield _of(current, words, made, ("scale", "mean", "std", "order", "invert"))
 
 
 def _of(current: Change, words: str, made: Preprocessing, names: Sequence[str], photographs_only: bool = False) -> Change:
@@ -169,9 +175,11 @@ class _Race:
     gained: int = 0
     lost: int = 0
 
-    def is_hopeless(self, images: int) -> bool:
-        """Clearly worse, or so near that it will not gain enough."""
+    def is_hopeless(self, images: int, most: int) -> bool:
+        """Clearly worse than the present way or than the best one, which gets `most` right, or too near to gain enough."""
         number, gain = self.gained + self.lost, self.gained - self.lost
+        if most - self.right > 3 * (most + self.right) ** 0.5:
+            return True
         if number and binomtest(self.lost, number, alternative="greater").pvalue < _CLEARLY_WORSE:
             return True
         return images >= 4 * _FIRST_LOOK and gain + 3 * number**0.5 < LEAST_GAIN * images
@@ -199,7 +207,8 @@ def _best(
             each.gained += int((hit & ~right).sum())
             each.lost += int((right & ~hit).sum())
         if done >= look:
-            race, look = [each for each in race if not each.is_hopeless(done)], 2 * look
+            most = max(each.right for each in race)
+            race, look = [each for each in race if not each.is_hopeless(done, most)], 2 * look
             left = f"{len(race)} of {len(changes)} changes left"
             progress(f"looking for mistakes: {done:,} of {len(found):,} photographs, {left}")
     # Holm: the smallest p counts as many times as there are changes, given up or not, and no other one is looked at.

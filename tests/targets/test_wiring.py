@@ -1,6 +1,7 @@
 """Mistakes in how a classifier is used are found on labelled photographs, and what is right is left alone."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,9 +68,10 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str
         network, example = target("lenet").network, torch.zeros(1, 1, 28, 28)
         assert network is not None
         path = tmp_path / "net.onnx"
-        torch.onnx.export(
-            network.module, (example,), str(path), dynamo=False, dynamic_axes={"x": {0: "n"}}, input_names=["x"]
-        )
+        with warnings.catch_warnings(action="ignore"):
+            torch.onnx.export(
+                network.module, (example,), str(path), dynamo=False, dynamic_axes={"x": {0: "n"}}, input_names=["x"]
+            )
         return f"onnx:{path}"
 
     return of
