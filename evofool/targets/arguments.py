@@ -1,7 +1,7 @@
 """Checks of what users pass to a target: each error names the argument, its value, and what it has to be."""
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 
 from evofool.errors import TargetError
 from evofool.images import shape_fault
+from evofool.text import whole_number
 
 
 def refuse(who: str, argument: str, value: object, wanted: str) -> NoReturn:
@@ -16,8 +17,17 @@ def refuse(who: str, argument: str, value: object, wanted: str) -> NoReturn:
     raise TargetError(f"{who}: {argument} is {value!r:.80} ({type(value).__name__}); it has to be {wanted}")
 
 
-def texts(who: str, labels: Iterable[str]) -> tuple[str, ...]:
-    """The labels as a tuple; TargetError unless they are a list of texts."""
+def texts(who: str, labels: Iterable[str] | Mapping[Any, str]) -> tuple[str, ...]:
+    """The labels as a tuple; TargetError unless they are a list of texts, or a mapping from the numbers 0 to K - 1 to texts.
+
+    The numbers may be texts, as in the id2label of a JSON file.
+    """
+    if isinstance(labels, Mapping):
+        by_id = {whole_number(str(key)): label for key, label in labels.items()}
+        if by_id.keys() != set(range(len(labels))):
+            shown = ", ".join(map(repr, list(labels)[:5]))
+            raise TargetError(f"{who}: labels by number need the numbers 0 to {len(labels) - 1}; they have {shown}")
+        labels = [by_id[c] for c in range(len(labels))]
     if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable):
         refuse(who, "labels", labels, "a list of texts")
     found = tuple(labels)

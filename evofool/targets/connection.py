@@ -79,7 +79,8 @@ def client_factory(timeout: float, token: str | None, through_proxies: bool) -> 
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "evofool"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    certificates: ssl.SSLContext = httpx.create_ssl_context(trust_env=through_proxies)
+    # Certificates of the environment (SSL_CERT_FILE, SSL_CERT_DIR), also for this machine, which is reached without proxies.
+    certificates: ssl.SSLContext = httpx.create_ssl_context(trust_env=True)
     # A server's cookies are not kept: images have to be answered alike, whatever was asked before.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     return lambda: httpx.Client(

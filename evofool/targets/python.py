@@ -6,7 +6,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from evofool.errors import TargetError
+from evofool.targets.arguments import texts
 from evofool.targets.classifier import Forward, Target
 from evofool.targets.kinds import SEVERAL
 from evofool.targets.preprocessing import Preprocessing
@@ -138,7 +139,11 @@ def _shape(made: Any, spec: Spec) -> tuple[int, tuple[int, int]]:
 def _labels(made: Any, spec: Spec) -> list[str] | None:
     labels = getattr(made, "labels", None)
     if labels is not None and (isinstance(labels, str) or not isinstance(labels, Iterable)):
-        raise TargetError(f"{spec.head}: its labels are {labels!r}; they have to be a list of names")
+        raise TargetError(
+            f"{spec.head}: its labels are {labels!r}; they have to be a list of names, or a mapping from numbers"
+        )
+    if isinstance(labels, Mapping):
+        return list(texts(spec.head, {key: str(label) for key, label in labels.items()}))
     return None if labels is None else [str(label) for label in labels]
 
 

@@ -197,7 +197,10 @@ def _refuse_unknown_options(spec: Spec) -> None:
 
 
 def _url(text: str) -> Spec:
-    """Of a URL. Parts of its query that are no options of evofool, nor nearly one, are sent to the server."""
+    """Of a URL. Parts of its query that are no options of evofool, nor nearly one, are sent to the server.
+
+    So are all whose key has an escape (%73ize): with one, the server's own keys can be called like options.
+    """
     known = (*(KINDS["http"].options or ()), *COMMON)
     head, _, query = text.partition("?")
     options: dict[str, Any] = {}
@@ -206,8 +209,11 @@ def _url(text: str) -> Spec:
         key, _, value = part.partition("=")
         if key in known:
             options[key] = parse_qsl(f"v={value.replace('+', '%2B')}", keep_blank_values=True)[0][1]
-        elif near := difflib.get_close_matches(key, known, 1, 0.75):
-            raise TargetError(f'{text}: no option "{key}"; did you mean "{near[0]}"?')
+        elif "%" not in key and (near := difflib.get_close_matches(key, known, 1, 0.75)):
+            escaped = f"%{ord(key[0]):02X}{key[1:]}" if key[:1].isascii() and key else key
+            raise TargetError(
+                f'{text}: no option "{key}"; did you mean "{near[0]}"? If it is the server\'s, write {escaped}={value[:40]}'
+            )
         else:
             sent.append(part)
     return Spec("http", head + ("?" + "&".join(sent) if sent else ""), _absolute_files(options))

@@ -11,6 +11,7 @@ from torch import nn
 from evofool.errors import EvofoolError, ImageError, TargetError
 from evofool.images import decode_png, encode_png, resized
 from evofool.targets import Preprocessing, Target
+from evofool.targets.arguments import texts
 from tests.synthetic import SIDE, fake, linear
 
 LABELS = ["a", "b", "c"]
@@ -134,3 +135,11 @@ def test_a_module_of_torch_export_is_a_target_in_the_mode_of_its_export() -> Non
     np.testing.assert_allclose(found.logits(images), built(module).logits(images), atol=1e-5)
     with pytest.raises(TargetError, match=r"of an ExportedProgram pass its module\(\)"):
         built(exported)
+
+
+def test_labels_by_number_are_ordered_by_it() -> None:
+    for labels in ({1: "b", 0: "a", 2: "c"}, {"2": "c", "0": "a", "1": "b"}):
+        assert texts("net", labels) == ("a", "b", "c")
+    for labels in ({1: "a", 2: "b"}, {"x": "a"}, {0: "a", "0": "b"}):
+        with pytest.raises(TargetError, match="net: labels by number need the numbers 0 to"):
+            texts("net", labels)

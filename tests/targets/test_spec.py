@@ -142,3 +142,12 @@ def test_a_missing_device_is_refused() -> None:
     for wrong in ("banana", "cuda:77", ""):
         with pytest.raises(TargetError, match="lenet: there is no device"):
             spec(f"lenet?device={wrong}").device  # noqa: B018
+
+
+def test_keys_of_a_server_that_resemble_options_are_sent_if_they_are_escaped() -> None:
+    with pytest.raises(
+        TargetError, match=r'no option "sizes"; did you mean "size"\? If it is the server.s, write %73izes=3'
+    ):
+        spec("http://host/p?sizes=3")
+    found = spec("http://host/p?%73izes=3&timeout=5&%73ize=9&kind=a")
+    assert (found.name, found.options) == ("http://host/p?%73izes=3&%73ize=9&kind=a", {"timeout": "5"})

@@ -289,6 +289,24 @@ def test_timm_s_networks_take_files_and_their_number_of_classes(tmp_path: Path) 
         target(f"timm:resnet18?weights={tmp_path / 'w.safetensors'}")
 
 
+def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    from huggingface_hub import constants
+
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    seen = []
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: seen.append(constants.HF_HUB_OFFLINE) or 1 / 0)
+    before = constants.HF_HUB_OFFLINE
+    with pytest.raises(
+        TargetError, match=r"timm:resnet18: its weights cannot be downloaded .*use timm:resnet18\?weights=FILE"
+    ):
+        target("timm:resnet18")
+    assert seen == [True], "its client is not asked to try again and again"
+    assert before == constants.HF_HUB_OFFLINE
+
+
 def test_timm_downloads_what_it_has_published_and_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timm = pytest.importorskip("timm")
     torch.save(Intruder(tmp_path / "trace"), tmp_path / "w.pth")
