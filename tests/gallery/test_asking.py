@@ -95,6 +95,20 @@ def test_a_canvas_of_the_target_s_size_is_not_changed(lenet: Target) -> None:
     assert "28x28 grey" in how
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I"])
+@pytest.mark.parametrize("size", [(28, 28), (1, 3), (57, 31), (2000, 1)])
+def test_a_png_of_every_mode_is_fitted(lenet: Target, mode: str, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (size[1], size[0]), np.uint8)
+    picture = (
+        Image.fromarray(pixels.astype(np.uint16) * 200) if mode.startswith("I") else Image.fromarray(pixels).convert(mode)
+    )
+    image, how = fit(png_of(picture), lenet)
+    assert image.shape == (1, 28, 28)
+    assert image.dtype == np.uint8
+    assert how.endswith(".")
+    assert ("none was changed" in how) == (size == (28, 28) and not mode.startswith("I")), how
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

@@ -125,6 +125,9 @@ def test_a_quiz_is_taken_from_the_link_to_the_verdict_with_a_kill_in_the_middle(
         page.reload()
         assert page.locator("tr", has_text="recognised").count() == 10
         save_screenshot(page, "quiz-verdicts")
+        page.goto(re.sub(r"/quiz/(\w+).*", r"/run/\1", page.url))
+        assert page.locator("#grid .said", has_text="recognised").count() == 10
+        save_screenshot(page, "gallery-verdicts")
     context.close()
     assert call("verdicts", run).out.count("recognised") > 10
 
