@@ -10,9 +10,10 @@ from starlette.routing import Route
 from evofool.gallery.asking import MOST_BYTES, MOST_PIXELS, Asker, Subject
 from evofool.gallery.catalogue import Catalogue, Entry
 from evofool.gallery.open_runs import OpenRun, OpenRuns
-from evofool.targets import Target, needs_trust
+from evofool.targets import Target, is_black_box, needs_trust
 
 _MOST_CHOICES = 30
+_PAUSE = 500  # milliseconds without a stroke before a server is asked: each image costs a request
 
 
 class Site(Protocol):
@@ -59,6 +60,7 @@ class Drawing:
             height=height,
             width=width,
             start=start,
+            pause=_PAUSE if is_black_box(subject.spec) else 0,
             most_bytes=MOST_BYTES,
             most_pixels=MOST_PIXELS,
         )

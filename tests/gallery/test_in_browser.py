@@ -230,6 +230,14 @@ def test_an_uploaded_photograph_is_fitted_and_lies_on_the_paper(address: str, br
     page, complaints = opened(context, address)
     page.goto(f"{address.split('/?')[0]}/draw")
     sync_api.expect(page.locator("#answers li")).to_have_count(10)
+    box = page.locator("#paper").bounding_box()
+    touch = context.new_cdp_session(page)
+    for kind, part in (("touchStart", 0.3), ("touchMove", 0.5), ("touchMove", 0.7), ("touchEnd", None)):
+        points = [] if part is None else [{"x": box["x"] + part * box["width"], "y": box["y"] + part * box["height"]}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    middle = "c => c.getContext('2d').getImageData(14, 14, 1, 1).data[0]"
+    assert page.locator("#paper").evaluate(middle) > 100, "a finger draws"
+    assert page.evaluate("scrollY") == 0, "and does not scroll"
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), np.uint8)
     Image.fromarray(noise).save(buffer, "JPEG")

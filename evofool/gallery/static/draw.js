@@ -85,13 +85,16 @@ function problem(text) {
   say("problem", text);
 }
 
-// Questions: one at a time; what was drawn meanwhile is asked next.
+// Questions: one at a time; what was drawn meanwhile is asked next. A server that counts its requests is asked once the
+// strokes have paused, other targets also during a stroke.
 
+const pause = Number(page.dataset.pause);
 let asking = false, waiting = false, timer = null;
 
 function changed() {
-  clearTimeout(timer);
-  timer = setTimeout(ask, 60);
+  if (pause) clearTimeout(timer);
+  else if (timer) return;
+  timer = setTimeout(() => { timer = null; ask(); }, pause || 50);
 }
 
 async function ask() {
