@@ -346,12 +346,14 @@ class RunMeta(_Record):
             raise ValueError("climbs: the target has no such class")
         return found
 
-    @field_validator("unlike")
+    @field_validator("unlike", "merged")
     @classmethod
-    def _of_all_classes(cls, unlike: UnlikeRecord | None, info: ValidationInfo) -> UnlikeRecord | None:
-        if unlike and "target" in info.data and len(unlike.turned_away) != len(info.data["target"].labels):
+    def _of_all_classes(cls, value: Any, info: ValidationInfo) -> Any:
+        records = [source.unlike for source in value] if isinstance(value, list) else [value]
+        classes = len(info.data["target"].labels) if "target" in info.data else None
+        if classes and any(record and len(record.turned_away) != classes for record in records):
             raise ValueError("turned_away does not have a number for each class")
-        return unlike
+        return value
 
     @property
     def niches(self) -> int:

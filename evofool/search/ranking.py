@@ -51,11 +51,11 @@ def best_permitted_rows(
     while True:
         cells, rows = best_rows(scores, thresholds, keep, niche, niches)
         new = np.flatnonzero(~asked[rows, cells // niches])
-        if not len(new):
-            return cells, rows, (np.concatenate([c for c, _ in away]), np.concatenate([r for _, r in away]))
         some, classes = rows[new], cells[new] // niches
         asked[some, classes] = True
-        refused = ~permits(some, classes)
+        refused = ~permits(some, classes) if len(new) else np.zeros(0, bool)
+        if not refused.any():
+            return cells, rows, (np.concatenate([c for c, _ in away]), np.concatenate([r for _, r in away]))
         scores[some[refused], classes[refused]] = -np.inf
         away.append((cells[new][refused], some[refused]))
 

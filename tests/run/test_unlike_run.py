@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from evofool import recipe as recipes
 from evofool.errors import RecipeError, TargetError
@@ -158,6 +159,22 @@ def test_runs_with_one_limit_are_merged_and_others_are_refused(tmp_path: Path, c
     finished(tmp_path / "c", recipe(*changes, "search.unlike="))
     with pytest.raises(RecipeError, match=r"search\.unlike is 'shape>90' in the first and None in the second"):
         merge([tmp_path / "a", tmp_path / "c"], tmp_path / "none")
+
+
+def test_counts_of_another_number_of_classes_are_no_run(tmp_path: Path) -> None:
+    for name in "ab":
+        finished(tmp_path / name, recipe("stop.evaluations=24", f"search.seed={ord(name)}"))
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    with StoredRun(tmp_path / "a") as one, StoredRun(tmp_path / "both") as both:
+        record = one.meta.unlike
+        assert record is not None
+        short = record.model_copy(update={"turned_away": [1]})
+        with pytest.raises(ValidationError, match="turned_away does not have a number for each class"):
+            one.meta.updated(unlike=short)
+        sources = both.meta.merged
+        assert sources
+        with pytest.raises(ValidationError, match="turned_away does not have a number for each class"):
+            both.meta.updated(merged=[sources[0], sources[1].model_copy(update={"unlike": short})])
 
 
 def test_elites_of_other_runs_compete_under_the_limit(tmp_path: Path) -> None:
