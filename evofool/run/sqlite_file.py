@@ -25,7 +25,19 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
     restrict(connection)
     if not write:
         connection.execute("PRAGMA query_only = ON")
+        _recover(path, connection)
     return connection
+
+
+def _recover(path: Path, connection: sqlite3.Connection) -> None:
+    """Undo what a writer that was killed has left half done; a connection that only reads cannot. Other faults stay."""
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        if not str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_READONLY"):
+            return
+        with suppress(sqlite3.Error), closing(connect(path, write=True)) as writer:
+            writer.execute("PRAGMA schema_version").fetchone()
 
 
 def refuse_special(path: Path) -> None:

@@ -256,3 +256,26 @@ def test_another_schema_is_refused(tmp_path: Path, change: str) -> None:
         CHANGES[change](db)
     with pytest.raises(StoreError, match=r"quiz.db is (damaged: the \w+ |a quiz of version 9)"):
         QuizStore.open(tmp_path)
+
+
+def test_what_a_killed_writer_left_half_done_is_undone_also_by_a_reader(tmp_path: Path) -> None:
+    with QuizStore.open(tmp_path, write=True) as store:
+        take(store, record("perfect", 1), made(1).images)
+    script = (
+        "import os, sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('PRAGMA journal_mode = DELETE')\n"
+        "db.execute('PRAGMA cache_size = 1')\n"
+        "db.execute('BEGIN IMMEDIATE')\n"
+        "db.execute('CREATE TABLE large (x)')\n"
+        "db.executemany('INSERT INTO large VALUES (zeroblob(9000))', [()] * 99)\n"
+        "os._exit(9)\n"
+    )
+    file = tmp_path / FILE
+    before = file.read_bytes()
+    assert subprocess.run([sys.executable, "-c", script, str(file)], check=False).returncode == 9
+    assert file.with_name(f"{FILE}-journal").exists()
+    assert file.read_bytes() != before, "it was written in part"
+    with QuizStore.open(tmp_path) as store:
+        (found,) = store.records()
+    assert found.answers == record("perfect", 1).answers
