@@ -264,7 +264,7 @@ def descent_page(run: OpenRun, entry: Entry, birth: int, static: bool = False) -
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run of a comparison. best: by class its best elite."""
+    """A run of a comparison. best: by class its best elite. width: of its images."""
 
     entry: Entry
     target: str
@@ -273,6 +273,7 @@ class ComparedRun:
     kind: str
     evaluations: int
     best: Mapping[int, EliteKey]
+    width: int
 
 
 class ComparedClass(NamedTuple):
@@ -296,7 +297,9 @@ def compared_run(run: OpenRun, entry: Entry) -> ComparedRun:
             best[class_id] = key
     target = run.stored.meta.target
     kind = encoding_of(run) or kind_of(run)
-    return ComparedRun(entry, target.name, target.fingerprint, target.labels, kind, run.stored.evaluations, best)
+    return ComparedRun(
+        entry, target.name, target.fingerprint, target.labels, kind, run.stored.evaluations, best, run.stored.shape[2]
+    )
 
 
 def compare_page(a: ComparedRun, b: ComparedRun, by_difference: bool) -> dict[str, Any]:

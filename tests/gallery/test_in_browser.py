@@ -25,7 +25,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def address(root: Path) -> Iterator[str]:
+def address(root: Path, lenet: Target) -> Iterator[str]:
+    with Run.start(load("mnist-cppn", ["stop.evaluations=600"]), root / "long", lenet) as run:
+        run.advance()
     with served(root, asking=True) as found:
         yield found
 
@@ -58,19 +60,19 @@ def opened(context: Any, address: str, run: str = "") -> tuple[Any, list[str]]:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_every_page_is_sound(address: str, root: Path, browser: Any, width: int, scheme: str) -> None:
-    with StoredRun(root / "digits") as run:
+    with StoredRun(root / "long") as run:
         birth = max((len(run.store.descent(elite.row.birth)), elite.row.birth) for elite in run.listed())[1]
     context = screen(browser, width, scheme)
     page, complaints = opened(context, address)
     assert_sound(page)
-    ids = {name: page.locator("table.runs a", has_text=name).get_attribute("href") for name in ("digits", "other")}
+    ids = {name: page.locator("table.runs a", has_text=name).get_attribute("href") for name in ("digits", "other", "long")}
     base = address.split("/?")[0]
-    a, b = (found.removeprefix("/run/") for found in ids.values())
+    a, b, _ = (found.removeprefix("/run/") for found in ids.values())
     for name, path in {
         "grid-10": ids["digits"],
         "replay": f"{ids['digits']}?at=60&beside=24",
         "cell": f"{ids['digits']}/cell/3",
-        "descent": f"{ids['digits']}/descent/{birth}",
+        "descent": f"{ids['long']}/descent/{birth}",
         "compare": f"/compare?a={a}&b={b}",
         "draw": f"/draw?run={a}&cell=3",
     }.items():
@@ -179,11 +181,11 @@ def test_two_ticked_runs_can_be_compared(address: str, browser: Any) -> None:
 
 
 def test_the_line_of_descent_can_be_stepped_through(address: str, root: Path, browser: Any) -> None:
-    with StoredRun(root / "digits") as run:
+    with StoredRun(root / "long") as run:
         birth = max((len(run.store.descent(elite.row.birth)), elite.row.birth) for elite in run.listed())[1]
         first = run.store.descent(birth)[-1].birth
     context = browser.new_context()
-    page, complaints = opened(context, address, "digits")
+    page, complaints = opened(context, address, "long")
     page.goto(f"{page.url}/descent/{birth}")
     slider = page.locator("#scrub-at")
     slider.focus()
