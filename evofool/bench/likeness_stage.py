@@ -98,10 +98,15 @@ _Judge = Callable[[StoredRun, Sequence[Elite]], dict[int, bool]]
 
 
 class _People:
-    """A _Judge: what people say. raters: the most that anything was shown to; open: verdicts that are."""
+    """A _Judge: what people say. raters: how many there are, by their pseudonyms; open: verdicts that are."""
 
     def __init__(self) -> None:
-        self.raters = self.open = 0
+        self.open = 0
+        self._raters: set[str] = set()
+
+    @property
+    def raters(self) -> int:
+        return len(self._raters)
 
     def __call__(self, run: StoredRun, elites: Sequence[Elite]) -> dict[int, bool]:
         found: RunVerdicts | None = asked(run)
@@ -113,7 +118,7 @@ class _People:
             for elite, verdict in found.by_elite
             if elite.row.cell in wanted and verdict.answered >= PRESETS[0]
         ]
-        self.raters = max([self.raters, *(verdict.answered for _, verdict in judged)])
+        self._raters.update(found.answers.raters if judged else ())
         self.open += sum(verdict.word is Word.OPEN for _, verdict in judged)
         return {elite.row.class_id: verdict.word is Word.RECOGNISED for elite, verdict in judged}
 

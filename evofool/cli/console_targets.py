@@ -173,8 +173,11 @@ def _pixels(p: dict[str, Any], channels: int) -> str:
         fed = f"{fed} - {_numbers(p['mean'])}"
     if any(v != 1 for v in p["std"]):
         fed = f"({fed}) / {_numbers(p['std'])}"
+    if p.get("invert"):
+        fed = fed.replace("pixel", "(255 - pixel)", 1)
+    turned = "; rows and columns swapped" if p.get("transpose") else ""
     crops = "" if p["crops"] == 1 else f"; mean of {p['crops']} crops of {p['crop'][1]} x {p['crop'][0]}"
-    return fed + ("" if channels == 1 else f", {p['order']}") + crops
+    return fed + ("" if channels == 1 else f", {p['order']}") + turned + crops
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -5,6 +5,7 @@ Raters who take no care get less weight. Several who err alike mislead it. Nothi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -81,13 +82,16 @@ def _fitted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return shares, np.einsum("k,rkk->r", shares.mean(axis=0), confused)
 
 
-def agreement(found: Estimate, own: Sequence[frozenset[int]], recognised: Sequence[bool], names: Names) -> dict[str, int]:
-    """Plain counts: images; shown, those that show one of their classes more probably than not; agree, those of which the
-    verdicts say the same. own: the classes of each image of the estimate; recognised: whether a verdict says so."""
+def agreement(found: Estimate, own: Sequence[frozenset[int]], recognised: Sequence[bool], names: Names) -> dict[str, Any]:
+    """Plain values: images; shown, those that show one of their classes more probably than not; agree, those of which the
+    verdicts say the same; accuracy, of each rater.
+
+    own: the classes of each image of the estimate; recognised: whether a verdict says so.
+    """
     number = {c: k for k, c in enumerate(names.nameable)}
     shown = [
         bool(row[[number[c] for c in classes if c in number]].sum() > 0.5)
         for row, classes in zip(found.shares, own, strict=True)
     ]
     agree = sum(one == other for one, other in zip(shown, recognised, strict=True))
-    return {"images": len(shown), "shown": sum(shown), "agree": agree}
+    return {"images": len(shown), "shown": sum(shown), "agree": agree, "accuracy": found.accuracy.tolist()}

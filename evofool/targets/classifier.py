@@ -17,6 +17,7 @@ from evofool.targets.arguments import float_images, image_shape, label_names, pi
 from evofool.targets.drift import DriftMonitor
 from evofool.targets.network import FLOAT32, Network
 from evofool.targets.preprocessing import Preprocessing, to_logits
+from evofool.targets.responses import detect_format
 
 OUTPUTS = ("auto", "logits", "probabilities")
 PROBE = 4  # images of noise that a target classifies when it is built
@@ -39,6 +40,7 @@ class Target:
     formats it can rank by, float32 first. network: the torch network, or None: then there are no gradients and no layers.
     monitor: asks a black box known images again; None for other targets. refed: the forward function of the same classifier
     with another preprocessing, None where it cannot be fed so; None for one that is not fed by this process.
+    set_in_code: its preprocessing is set in code, and not by options of its spec.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Target:
         self.answer_record: AnswerRecord | None = None  # while the target is validated
         self.monitor: DriftMonitor | None = None
         self.refed: Callable[[Preprocessing], Forward | None] | None = None
+        self.set_in_code = False
         self._forward = forward
         self._counting = threading.Lock()
 
@@ -182,6 +185,8 @@ class Target:
             )
         outputs = "probabilities" if is_p else "logits"
         details = {"preprocessing": preprocessing.described(), "outputs": outputs, **details}
+        if is_p and (coarse := detect_format(outputs, answer).notes()):
+            details["notes"] = [*details.get("notes", ()), *coarse]
         return cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
 
     def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0) -> np.ndarray:
@@ -249,8 +254,9 @@ class Target:
         return self.network.numpy(images, number_format)
 
     def wrap(self, wrapper: Callable[[Forward], Forward]) -> None:
-        """Replace the forward function by wrapper(forward function)."""
+        """Replace the forward function by wrapper(forward function). It cannot be fed otherwise then (refed)."""
         self._forward = wrapper(self._forward)
+        self.refed = None
 
     def count(self, images: int) -> None:
         """Add to queries those of a number of images that were answered."""

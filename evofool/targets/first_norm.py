@@ -30,11 +30,12 @@ def scaling_note(target: Target) -> str:
     network = target.network
     if network is None or target.shape[0] != 3:
         return ""
-    norm = next((m for m in network.module.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None), None)
-    if norm is None:
-        return ""
     current = Change("", Preprocessing(**target.details["preprocessing"]))
     images = torch.from_numpy(_like_photographs(target.shape[1:])).to(network.device).float()
+    norm = _first_norm(network.module, current.preprocessing, images[:1])
+    target.count(1)
+    if norm is None:
+        return ""
     changes = list(_candidates(target, current))
     far = [_distance(network.module, norm, change.preprocessing, images) for change in changes]
     target.count(_IMAGES * len(far))
@@ -47,6 +48,23 @@ def scaling_note(target: Target) -> str:
         f"it keeps of them ({far[best]:.2g}) than the present scaling ({far[0]:.2g}); try it with labelled photographs: "
         "--images DIR"
     )
+
+
+def _first_norm(module: nn.Module, fed: Preprocessing, images: torch.Tensor) -> nn.BatchNorm2d | None:
+    """The batch norm that is called first, if it was trained; None if there is none."""
+    called: list[nn.BatchNorm2d] = []
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None]
+    hooks = [part.register_forward_pre_hook(lambda norm, _: called.append(norm)) for part in norms]
+    try:
+        with torch.inference_mode():
+            module(fed.affine(images.device)(images)[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not called or called[0].running_mean is None or called[0].running_var is None:
+        return None
+    untrained = not called[0].running_mean.any() and bool((called[0].running_var == 1).all())
+    return None if untrained else called[0]
 
 
 def _candidates(target: Target, current: Change) -> Iterator[Change]:

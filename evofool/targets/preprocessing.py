@@ -98,8 +98,9 @@ class Preprocessing:
 
         Differentiable. The crops of an image are neighbours.
         """
-        mean, std = (torch.tensor(v, dtype=torch.float64, device=device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        gain, shift = (self.scale / std).float(), (mean / std).float()
+        mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        # Made on the CPU: some devices have no float64.
+        gain, shift = (self.scale / std).float().to(device), (mean / std).float().to(device)
         swap = self.order == "BGR"
         shifted = bool(shift.any())
 

@@ -32,8 +32,9 @@ def load(spec: Spec) -> Target:
     """python:package.module:factory: what factory() returns; imported from the current folder first, as by `python -m`.
 
     A torch module takes float (B, C, H, W), pixel / 255 unless options say otherwise. Any other callable takes uint8
-    (B, C, H, W) as NumPy, or floats if scale, mean, std, order or crops is given, and returns (B, K); it may be called by
-    several threads at once. Either may have `shape` = (C, H, W) and `labels`; else size= is needed, and channels= unless 3.
+    (B, C, H, W) as NumPy, or floats if scale, mean, std, order, invert, transpose or crops is given, and returns (B, K); it
+    may be called by several threads at once. Either may have `shape` = (C, H, W) and `labels`, also by number; else size= is
+    needed, and channels= unless 3.
     A Target is used as it is, without options. Only name code that you trust: it is executed.
 
     timeout=20: a callable, or a Target without a network, is called in a helper process (HelperTarget), at most 20 seconds
@@ -63,7 +64,7 @@ def _loaded(spec: Spec) -> Target:
             raise TargetError(
                 f"{spec.head}: {call} returns a Target, which is used as it is; set {', '.join(options)} there"
             )
-        made.name = spec.text
+        made.name, made.set_in_code = spec.text, True
         return made
     if not callable(made):
         raise TargetError(

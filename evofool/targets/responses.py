@@ -47,7 +47,7 @@ class ResponseFormat:
         notes, cut = [], math.log((1 - self.half) / self.half)
         if self.decimals == ONLY_0_AND_1:
             notes.append(
-                "every probability in the answers to noise is 0 or 1: the server may return only the class, and then a "
+                "every probability in the answers to noise is 0 or 1: it may return only the class, and then a "
                 f"confidence means nothing; log-odds are limited to +-{cut:.1f}"
             )
         elif self.decimals is not None:

@@ -103,6 +103,8 @@ class Spec:
             )
         except TargetError as error:
             raise TargetError(f"{self.head}: {error}") from None
+        if made.transpose and size[0] != size[1]:
+            raise TargetError(f"{self.head}: transpose=yes is for square images, and these are {size[0]}x{size[1]}")
         if crops == 1:
             return made, size
         side = made.resize or 256

@@ -23,7 +23,7 @@ from evofool.targets.photos import Photograph, drawings, find_photographs, patte
 from evofool.targets.position import Position, measure
 from evofool.targets.spec import Spec, parse
 from evofool.targets.speed import FormatChoice, SpeedMeasurement, choose_format, measure_speeds
-from evofool.targets.wiring import Better, find_better, proposal
+from evofool.targets.wiring import Better, Change, find_better, option_text, proposal
 
 VARIES, DEPENDS = 1e-3, 0.1  # differences of log-odds: above the first a note, above the second the target is refused
 _ROUNDING = 1e-3  # of the largest log-odds: an image's neighbours in a batch change less by rounding, whatever the scale
@@ -143,8 +143,10 @@ def check(
     if found is not None and validation.finite:
         if str(target.details.get("device", "")) == "cpu":
             keep_memory()
-        accuracy = _accuracy(target, found, str(images), published or published_top1(target), progress)
-        _check_accuracy(target, found, accuracy, faults, notes, progress)
+        accuracy, called = _accuracy(target, found, str(images), published or published_top1(target), progress)
+        progress("looking for mistakes")
+        _check_use(target, find_better(target, found, called, progress), faults, notes)
+        _check_accuracy(accuracy, faults, notes)
     choice, rates = None, []
     if speed and validation.finite:
         if target.requests:
@@ -322,8 +324,9 @@ def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 def _accuracy(
     target: Target, found: Sequence[Photograph], folder: str, published: float | None, progress: Progress
-) -> Accuracy:
-    seen, right, sure, margins, sure_right = hashlib.sha256(), 0, [], [], []
+) -> tuple[Accuracy, np.ndarray]:
+    """And (N,) int64, what the target calls the photographs."""
+    seen, right, sure, margins, sure_right, named = hashlib.sha256(), 0, [], [], [], []
     done = 0
     for images, classes, files in photographs(found, target):
         seen.update(images.tobytes())
@@ -333,6 +336,7 @@ def _accuracy(
         if len(bad):
             raise TargetError(f"{target.name}: it answers NaN or infinity for {files[bad[0]]}; check its weights")
         called = logits.argmax(axis=1)
+        named.append(called)
         rows = np.arange(len(images))
         confidence = np.asarray(scores.confidence(scores.log_odds(logits)[rows, called]))
         sure.append(confidence)
@@ -344,7 +348,7 @@ def _accuracy(
         if done == len(found) or done % 128 == 0:
             progress(f"{done:,} of {len(found):,} photographs, {right:,} correct")
     p = right / done
-    return Accuracy(
+    measured = Accuracy(
         folder=folder,
         images=done,
         images_sha256=seen.hexdigest(),
@@ -357,6 +361,7 @@ def _accuracy(
         margins=_quantiles(np.concatenate(margins)),
         confidences=_quantiles(np.concatenate(sure_right)),
     )
+    return measured, np.concatenate(named)
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
@@ -366,61 +371,55 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
     return {f"{q:.0%}": float(v) for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)}
 
 
-def _check_accuracy(
-    target: Target,
-    found: Sequence[Photograph],
-    accuracy: Accuracy,
-    faults: list[str],
-    notes: list[str],
-    progress: Progress,
-) -> None:
-    """Compare the accuracy with the published one, and look for mistakes whose correction does better."""
+def _check_accuracy(accuracy: Accuracy, faults: list[str], notes: list[str]) -> None:
+    """Compare the accuracy with the published one."""
     top1, published = accuracy.top1, accuracy.published
-    better = find_better(target, found, progress)
-    wrong = [each for each in better if not each.change.photographs_only]
-    if wrong:
-        faults.append(_correction(target, wrong))
-    elif better:
-        notes.append(_correction(target, better))
-    if published is not None:
-        deviation = math.sqrt(published * (1 - published) / accuracy.images)
-        if top1 < published - 3 * deviation:
-            faults.append(
-                f"top-1 on {accuracy.images:,} photographs is {top1:.3f}, more than 3 standard errors ({deviation:.3f}) "
-                f"below the published {published:.3f}; wrong normalisation is the most common cause: check mean, std, scale "
-                f"and order, then resize, and that {accuracy.folder} shows the target's classes"
-            )
-        elif top1 > published + max(0.05, 3 * deviation):
-            notes.append(
-                f"suspected training images: top-1 on them is {top1:.3f}, published is {published:.3f}; on images that it "
-                "has not seen, margins and confidences are lower"
-            )
+    if published is None:
+        return
+    deviation = math.sqrt(published * (1 - published) / accuracy.images)
+    if top1 < published - 3 * deviation:
+        faults.append(
+            f"top-1 on {accuracy.images:,} photographs is {top1:.3f}, more than 3 standard errors ({deviation:.3f}) "
+            f"below the published {published:.3f}; wrong normalisation is the most common cause: check mean, std, scale "
+            f"and order, then resize, and that {accuracy.folder} shows the target's classes"
+        )
+    elif top1 > published + max(0.05, 3 * deviation):
+        notes.append(
+            f"suspected training images: top-1 on them is {top1:.3f}, published is {published:.3f}; on images that it "
+            "has not seen, margins and confidences are lower"
+        )
 
 
-def _correction(target: Target, better: Sequence[Better]) -> str:
-    """What is better than the way in which the target is used, and the spec to use instead."""
+def _check_use(target: Target, better: Sequence[Better], faults: list[str], notes: list[str]) -> None:
+    """What is better than the way in which the target is used: a fault, or a note if it is of photographs alone."""
+    if not better:
+        return
     options, shift = proposal(better)
     first, last = better[0], better[-1]
-    p = max(each.p for each in better)
-    what = "; ".join(each.change.words for each in better)
+    things = "one thing is" if len(better) == 1 else f"{len(better)} things are"
     said = (
-        f"on {last.images:,} photographs top-1 is {first.top1_before:.3f}, and {last.top1:.3f} if one thing is changed: "
-        f"{what} (p = {p:.1g}, McNemar's exact test, Holm's correction over {last.tried} changes)"
+        f"on {last.images:,} photographs top-1 is {first.top1_before:.3f}, and {last.top1:.3f} if {things} changed: "
+        f"{'; '.join(each.change.words for each in better)} (p = {max(each.p for each in better):.1g}, McNemar's exact "
+        f"test, Holm's correction over {last.tried} changes)"
     )
-    if len(better) > 1:
-        said = said.replace("if one thing is changed", f"if {len(better)} things are changed")
     if options:
-        said += f'. Use "{_with_options(target, options)}"'
+        said += f". {_remedy(target, options, last.change)}"
     if shift:
-        remedy = "begin the labels with one more line" if shift > 0 else "leave the first line of the labels out"
-        said += f". Class {max(0, -shift)} is output {max(0, shift)}: {remedy}"
-    return said
+        first_line = "begin the labels with one more line, and leave the last one out"
+        last_line = "leave the first line of the labels out, and add one at the end"
+        said += f". Class {max(0, -shift)} is output {max(0, shift)}: {first_line if shift > 0 else last_line}"
+    (notes if all(each.change.photographs_only for each in better) else faults).append(said)
 
 
-def _with_options(target: Target, options: Mapping[str, str]) -> str:
-    """The target's spec with these options, or the options alone for one that has none."""
+def _remedy(target: Target, options: Mapping[str, str], change: Change) -> str:
+    """The target's spec with these options, or the options alone for one whose preprocessing is set in code."""
     try:
         spec = parse(target.name)
     except TargetError:
-        return Spec("", "", dict(options)).text.lstrip("?")
-    return Spec(spec.kind, spec.name, {**spec.options, **options}).text
+        spec = None
+    if spec is None or target.set_in_code:
+        return f"Set {', '.join(f'{name}={value}' for name, value in options.items())} in its Preprocessing"
+    if spec.kind == "python" and target.network is None and "scale" not in spec.options:
+        # Any of these options makes a callable get floats, by default pixel / 255.
+        options = {"scale": option_text(change.preprocessing.scale), **options}
+    return f'Use "{Spec(spec.kind, spec.name, {**spec.options, **options}).text}"'

@@ -65,21 +65,26 @@ class Better:
 
 
 def find_better(
-    target: Target, found: Sequence[Photograph], progress: Callable[[str], None] = lambda _: None
+    target: Target,
+    found: Sequence[Photograph],
+    called: np.ndarray,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Better, ...]:
     """The changes that make more photographs right, the largest gain first, each on top of the one before; () if none does.
 
-    Of a target that runs here all likely changes are tried, with at most MOST_PHOTOGRAPHS; of any other one only the shift
-    of classes, which needs no further answer. A change is given up early where it is clearly worse, so that a target that
-    is used rightly costs little: that makes the test no less exact, since what is left is compared on all photographs.
+    called: (N,) int64, what the target calls the photographs as it is used now. Of a target that can be fed otherwise
+    (Target.refed) all likely changes are tried, with at most MOST_PHOTOGRAPHS; of any other one only the shift of classes,
+    for which nothing is asked. A change is given up early where it is clearly worse, so that a target that is used rightly
+    costs little: that makes the test no less exact, since what is left is compared on all photographs.
     """
     order = np.random.default_rng(0).permutation(len(found))[:MOST_PHOTOGRAPHS]
     some = [found[k] for k in order]
     current = Change("", Preprocessing(**target.details.get("preprocessing", {})))
+    known = _key(current.preprocessing), called[order]
     better: list[Better] = []
     for _ in range(_ROUNDS):
-        tried = [change for change in _changes(target, current) if _can(target, change)]
-        best = _best(target, some, current, tried, progress)
+        tried = [change for change in _changes(target, current) if _can(target, current, change)]
+        best = _best(_Answers(target, some, known), current, tried, progress)
         if best is None:
             break
         better.append(best)
@@ -137,13 +142,13 @@ def range_changes(target: Target, current: Change) -> Iterator[Change]:
 def _of(current: Change, words: str, made: Preprocessing, names: Sequence[str], photographs_only: bool = False) -> Change:
     """The change to another preprocessing, with those of these options that differ."""
     values = {name: (getattr(current.preprocessing, name), getattr(made, name)) for name in names}
-    options = {name: _text(new) for name, (old, new) in values.items() if old != new}
+    options = {name: option_text(new) for name, (old, new) in values.items() if old != new}
     more = [made.order] if "order" in options and len(names) > 1 else []
     more += ["negatives"] if options.get("invert") == "yes" and len(names) > 1 else []
     return Change(", ".join([words, *more]), made, current.shift, photographs_only, options)
 
 
-def _text(value: object) -> str:
+def option_text(value: object) -> str:
     """A value as an option of a spec has it."""
     if value is None:
         return "squeeze"
@@ -156,11 +161,15 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _can(target: Target, change: Change) -> bool:
+def _can(target: Target, current: Change, change: Change) -> bool:
     """Whether it is one at all, and the target can be fed so."""
-    if change.shift == 0 and not change.options:
-        return False
-    return not change.options or (target.refed is not None and target.refed(change.preprocessing) is not None)
+    if change.preprocessing == current.preprocessing:
+        return change.shift != current.shift
+    return target.refed is not None and target.refed(change.preprocessing) is not None
+
+
+def _key(made: Preprocessing) -> str:
+    return repr(asdict(made))
 
 
 # --- which is best
@@ -191,65 +200,96 @@ class _Race:
         return float(binomtest(self.gained, number, alternative="greater").pvalue) if number else 1.0
 
 
-def _best(
-    target: Target, found: Sequence[Photograph], current: Change, changes: Sequence[Change], progress: Callable[[str], None]
-) -> Better | None:
+def _best(answers: "_Answers", current: Change, changes: Sequence[Change], progress: Callable[[str], None]) -> Better | None:
     race, base, done, look = [_Race(change) for change in changes], 0, 0, _FIRST_LOOK
-    while done < len(found) and race:
-        part = found[done : done + _BATCH]
-        classes = np.array([photo.class_id for photo in part])
-        answers = _Answers(target, part)
-        right = answers.called(current) == classes
-        base, done = base + int(right.sum()), done + len(part)
-        for each in race:
-            hit = answers.called(each.change) == classes
+    while done < len(answers.found) and race:
+        rows = slice(done, done + _BATCH)
+        classes = np.array([photo.class_id for photo in answers.found[rows]])
+        now = answers.called(current, rows)
+        if now is None:
+            return None
+        right = now == classes
+        base, done = base + int(right.sum()), done + len(classes)
+        for each in list(race):
+            named = answers.called(each.change, rows)
+            if named is None:
+                race.remove(each)
+                continue
+            hit = named == classes
             each.right += int(hit.sum())
             each.gained += int((hit & ~right).sum())
             each.lost += int((right & ~hit).sum())
-        if done >= look:
+        if done >= look and race:
             most = max(each.right for each in race)
             race, look = [each for each in race if not each.is_hopeless(done, most)], 2 * look
             left = f"{len(race)} of {len(changes)} changes left"
-            progress(f"looking for mistakes: {done:,} of {len(found):,} photographs, {left}")
-    # Holm: the smallest p counts as many times as there are changes, given up or not, and no other one is looked at.
-    race.sort(key=lambda each: each.p)
-    if not race or len(changes) * race[0].p >= LEVEL or race[0].right - base < LEAST_GAIN * done:
+            progress(f"looking for mistakes: {done:,} of {len(answers.found):,} photographs, {left}")
+    # What was given up counts with p = 1.
+    corrected = holm([each.p for each in race], len(changes))
+    able = [
+        (each, p) for each, p in zip(race, corrected, strict=True) if p < LEVEL and each.right - base >= LEAST_GAIN * done
+    ]
+    if not able:
         return None
     # Several ways to say nearly the same may all be better: of those the one that is right most often, with fewest options.
-    able = [each for each in race if each.p * len(changes) < LEVEL]
-    best = max(able, key=lambda each: (each.right, -len(each.change.options)))
-    return Better(best.change, done, base / done, best.right / done, len(changes) * best.p, len(changes))
+    best, p = max(able, key=lambda item: (item[0].right, -len(item[0].change.options)))
+    return Better(best.change, done, base / done, best.right / done, p, len(changes))
+
+
+def holm(p: Sequence[float], tests: int) -> list[float]:
+    """The p-values corrected for so many tests, of which these are the smallest (Holm 1979)."""
+    found, most = [0.0] * len(p), 0.0
+    for place, k in enumerate(sorted(range(len(p)), key=lambda k: p[k])):
+        most = max(most, min(1.0, (tests - place) * p[k]))
+        found[k] = most
+    return found
 
 
 class _Answers:
-    """What a target calls some photographs, each way of feeding it asked once."""
+    """What a target calls photographs, fed in different ways, each of which is asked once for some rows.
 
-    def __init__(self, target: Target, found: Sequence[Photograph]) -> None:
-        self._target, self._found = target, found
+    known: a way of feeding it (_key), and what it calls all of them then.
+    """
+
+    def __init__(self, target: Target, found: Sequence[Photograph], known: tuple[str, np.ndarray]) -> None:
+        self.found = found
+        self._target, self._known = target, known
+        self._rows = slice(0, 0)
         self._images: dict[tuple[object, ...], np.ndarray] = {}
-        self._called: dict[str, np.ndarray] = {}
+        self._called: dict[str, np.ndarray | None] = {}
 
-    def called(self, change: Change) -> np.ndarray:
-        """(B,) int64: classes; -1 where the output is of no class."""
-        key = repr(asdict(change.preprocessing))
+    def called(self, change: Change, rows: slice) -> np.ndarray | None:
+        """(B,) int64: classes, out of range where the output is of none; None if it cannot be fed so."""
+        if rows != self._rows:
+            self._rows, self._images, self._called = rows, {}, {}
+        key = _key(change.preprocessing)
+        if key == self._known[0]:
+            return self._known[1][rows] - change.shift
         if key not in self._called:
-            self._called[key] = self._logits(change.preprocessing).argmax(axis=1)
-        return self._called[key] - change.shift
+            self._called[key] = self._ask(change.preprocessing)
+        named = self._called[key]
+        return None if named is None else named - change.shift
 
-    def _logits(self, made: Preprocessing) -> np.ndarray:
-        target, images = self._target, self._pictures(made)
+    def _ask(self, made: Preprocessing) -> np.ndarray | None:
+        target = self._target
         forward = target.refed(made) if target.refed is not None else None
         if forward is None:
-            return target.logits(images)
-        target.count(len(images))
-        with torch.inference_mode():
-            return to_logits(torch.from_numpy(forward(images)), target.outputs, target.crops).numpy()
+            return None
+        try:
+            images = self._pictures(made)
+            target.count(len(images))
+            with torch.inference_mode():
+                return to_logits(torch.from_numpy(forward(images)), target.outputs, target.crops).numpy().argmax(axis=1)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # a user's code that takes its images in one way only, or a picture that cannot be cut so
+            return None
 
     def _pictures(self, made: Preprocessing) -> np.ndarray:
         key = made.resize, made.interpolation
         if key not in self._images:
             images = []
-            for file, _ in self._found:
+            for file, _ in self.found[self._rows]:
                 with open_image(file) as picture:
                     images.append(fitted(picture, self._target.shape, made.resize, made.interpolation))
             self._images[key] = np.stack(images)

@@ -25,7 +25,7 @@ from evofool.targets.preprocessing import INTERPOLATIONS, Preprocessing
 from evofool.targets.spec import Spec, data
 from evofool.targets.weights import fill, read_weights
 
-_PATIENCE = 2.0  # seconds that the hub has to answer
+_PATIENCE = 4.0  # seconds that the hub has to answer
 UNTRAINED = "untrained: random weights from seed 0, only for measuring speed"
 
 State = dict[str, torch.Tensor]
@@ -252,14 +252,16 @@ def _hub() -> Iterator[None]:
 
 def _answers(host: str, port: int) -> bool:
     """Whether a server takes a connection within a few seconds; looking up its name may hang for longer."""
-    answered = threading.Event()
+    ended, answered = threading.Event(), threading.Event()
 
     def connect() -> None:
-        with suppress(OSError), socket.create_connection((host, port), _PATIENCE):
+        with suppress(OSError), socket.create_connection((host, port), _PATIENCE / 2):  # of each of its addresses
             answered.set()
+        ended.set()
 
     threading.Thread(target=connect, daemon=True).start()
-    return answered.wait(_PATIENCE)
+    ended.wait(_PATIENCE)
+    return answered.is_set()
 
 
 @contextmanager

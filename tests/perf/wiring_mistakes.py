@@ -6,8 +6,8 @@ Run it from the repository:
     python -m tests.perf.wiring_mistakes --photographs DIR --target efficientnet-lite0 --images 200
 
 Each target is wired wrongly on purpose and checked. "mended": the fault proposes a spec whose top-1 is within a point of
-that of the right one; "caught": a fault without such a spec; "missed": none. "costs nothing": the mistake lowers top-1 by
-less than a point, so that there is nothing to find. The last row is wired rightly: there a fault is a false alarm.
+that of the right one; "caught": a fault without such a spec; "missed": none. "nothing to find": the mistake lowers top-1 by
+less than a point. The last row is wired rightly: there a fault is a false alarm.
 """
 
 import argparse
@@ -31,8 +31,8 @@ GREY = {
     "pixels on 0 to 255": "scale=1",
     "pixels on -1 to 1": "mean=0.5&std=0.5",
     "MNIST's mean": "mean=0.1307&std=0.3081",
-    "scale and mean of the issue": "scale=1&mean=10",
-    "mean without deviation": "mean=0.3",
+    "pixels on 0 to 255, mean 10": "scale=1&mean=10",
+    "mean 0.3": "mean=0.3",
     "negatives": "invert=yes",
     "rows and columns swapped": "transpose=yes",
     "negatives on -1 to 1": "invert=yes&mean=0.5&std=0.5",
@@ -116,9 +116,9 @@ def outcome(spec: str, images: Path, right: float) -> str:
     before = report.accuracy.top1
     fault = next((each for each in report.faults if "McNemar" in each), "")
     if not fault:
-        found = "costs nothing" if before > right - 0.01 else "MISSED"
+        found = "nothing to find" if before > right - 0.01 else "MISSED"
     elif 'Use "' not in fault:
-        found = "caught, mended in words" if "begin the labels" in fault or "leave the first" in fault else "caught"
+        found = "told in words" if "begin the labels" in fault or "leave the first" in fault else "caught"
     else:
         proposed = fault.partition('. Use "')[2].partition('"')[0]
         try:

@@ -63,4 +63,5 @@ def test_agreement_counts_images_of_which_both_say_the_same() -> None:
     assert found is not None
     own = [frozenset({int(t)}) for t in truth[:30]] + [frozenset({int(t + 1) % 10}) for t in truth[30:]]
     counts = agreement(found, own, [True] * 20 + [False] * 20, NAMES)
-    assert counts == {"images": 40, "shown": 30, "agree": 30}
+    assert {key: counts[key] for key in ("images", "shown", "agree")} == {"images": 40, "shown": 30, "agree": 30}
+    assert len(counts["accuracy"]) == 5

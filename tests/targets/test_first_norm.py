@@ -49,3 +49,17 @@ def test_nothing_is_told_without_a_norm_or_of_grey_images() -> None:
     grey = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(4))
     grey(torch.rand(2, 1, 32, 32))
     assert scaling_note(Target.from_module(grey, None, (1, 32, 32), Preprocessing(scale=1.0), "net")) == ""
+
+
+def test_an_untrained_norm_and_one_that_is_never_called_tell_nothing() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.body = nn.BatchNorm2d(3), nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x)
+
+    fresh = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 30 * 30, 4))
+    for network in (Unused(), fresh):
+        assert scaling_note(Target.from_module(network, None, SHAPE, Preprocessing(scale=1.0), "net")) == ""

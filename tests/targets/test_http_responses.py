@@ -188,8 +188,7 @@ def test_answers_of_only_0_and_1_are_noted_and_so_are_later_ones() -> None:
     with fake(answering("probabilities", lambda image: [0, 1, 0]), {**DESCRIPTION, "answers": "probabilities"}) as server:
         remote = black_box(server.url)
         assert (
-            "every probability in the answers to noise is 0 or 1: the server may return only the class"
-            in remote.details["notes"][0]
+            "every probability in the answers to noise is 0 or 1: it may return only the class" in remote.details["notes"][0]
         )
         server.script = answering("probabilities", lambda image: [0.25, 0.75, 0.0])
         remote.logits(images_of(2))

@@ -253,7 +253,7 @@ def test_nothing_classified_correctly_has_no_quantiles(photos: Path) -> None:
     ("how", "correction"),
     [
         (Preprocessing(mean=(0.5,), std=(0.5,), order="BGR"), "channel order (p = 2e-17"),
-        (Preprocessing(scale=1.0, mean=(0.5,), std=(0.5,)), 'Use "scale=1/255"'),
+        (Preprocessing(scale=1.0, mean=(0.5,), std=(0.5,)), "Set scale=1/255 in its Preprocessing"),
     ],
 )
 def test_a_common_mistake_in_the_preprocessing_is_found_and_the_option_that_corrects_it_is_named(

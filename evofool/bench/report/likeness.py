@@ -17,8 +17,9 @@ def looked_sentence(results: Sequence[Mapping[str, Any]]) -> str:
     raters = max(entry["raters"] for entry in found)
     images, alike, undecided = (sum(entry[key] for entry in found) for key in ("images", "alike", "open"))
     some = "" if len(found) == len(results) else f" of {len(found)} of {counted(len(results), 'target')}"
+    who = counted(raters, "person") if raters == 1 else f"{raters:,} people"
     return (
-        f"{counted(raters, 'person') if raters == 1 else f'{raters:,} people'} looked at {counted(images, 'image')}{some}: "
+        f"{'' if len(found) == 1 else 'Up to '}{who} looked at {counted(images, 'image')}{some}: "
         f"{alike:,} {'shows its' if alike == 1 else 'show their'} class, {undecided:,} {'is' if undecided == 1 else 'are'} "
         "undecided."
     )
