@@ -33,17 +33,18 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
             files = [*_files_of(draft), mark]
             (draft / mark).write_text(to_json({"format": _FORMAT, "version": _VERSION, "files": files}), encoding="utf-8")
             _refuse_foreign(final, path, mark)
-            if final.exists():
-                final.rename(old)
             try:
+                if final.exists():
+                    final.rename(old)
                 draft.rename(final)
-            except OSError:
-                if old.exists():
+            except BaseException:  # also Ctrl-C
+                if old.exists() and not final.exists():
                     old.rename(final)
                 raise
         finally:
-            for left in (draft, old):
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
+            if final.exists():
+                shutil.rmtree(old, ignore_errors=True)
     except EvofoolError:
         raise
     except OSError as error:

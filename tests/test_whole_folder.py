@@ -45,6 +45,31 @@ def test_an_interruption_leaves_the_earlier_one(tmp_path: Path, error: type[Base
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_interruption_of_the_exchange_leaves_one_of_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, done: bool, error: type[BaseException]
+) -> None:
+    """The earlier folder is moved away, then the new one takes its place: each may be interrupted before or after it."""
+    write(tmp_path / "a", "one")
+    rename, calls = Path.rename, list[Path]()
+
+    def interrupted(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) != which + 1:
+            return rename(self, target)
+        if done:
+            rename(self, target)
+        raise error
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises((error, StoreError)):
+        write(tmp_path / "a", "two")
+    assert files(tmp_path / "a") == {"two" if which == 1 and done else "one", MARK}
+    assert os.listdir(tmp_path) == ["a"]
+
+
 @pytest.mark.parametrize("mark", [None, "", "[]", "{}", '{"format": "evofool.folder", "files": 3}', '{"files": ["x"]}'])
 def test_a_folder_of_others_is_not_touched(tmp_path: Path, mark: str | None) -> None:
     (tmp_path / "a").mkdir()

@@ -57,6 +57,8 @@ def test_equal_selections_are_equal_bytes(gallery: TestClient) -> None:
         ("cell=" + "9" * 5000, 400, "list of cells"),
         ("cells=0-999999999", 400, "at most 100,000"),
         ("cells=0-90000,100000-190000,200000-290000", 400, "at most 100,000"),
+        ("cells=0-60000,0-60000", 400, "at most 100,000"),
+        ("cells=" + ",".join(["0-99999"] * 8000), 400, "at most 100,000"),
         ("cells=8-12", 404, "no image in the cells 10, 11, 12"),
         ("cells=3,100-200", 404, "and 96 more"),
     ],
