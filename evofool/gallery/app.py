@@ -27,7 +27,7 @@ from evofool.gallery.live import Watchers, news
 from evofool.gallery.open_runs import OpenRuns
 from evofool.gallery.quiz_desk import QuizDesk
 from evofool.gallery.quiz_pages import QuizPages
-from evofool.gallery.security import DRAWING_POLICY, Guard, Tokens
+from evofool.gallery.security import COPY_POLICY, DRAWING_POLICY, Guard, Tokens
 from evofool.gallery.selection import chosen_cells
 from evofool.gallery.templating import STATIC, environment
 from evofool.gallery.thumbnails import SIDES
@@ -281,7 +281,8 @@ class Gallery:
         return self.page("error.html", status=status, text=text, status_code=status)
 
     def page(self, template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
-        common = {"form_token": self.tokens.form, "asking": self.drawing is not None, "static": self.static}
+        common = {"form_token": self.tokens.form, "asking": self.drawing is not None}
+        common |= {"static": self.static, "policy": COPY_POLICY}  # a server's policy is in its headers
         return HTMLResponse(self._templates.get_template(template).render(**common, **values), status_code)
 
     def _run(self, request: Request) -> Entry:

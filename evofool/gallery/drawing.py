@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from evofool.errors import EvofoolError
 from evofool.gallery.asking import MOST_BYTES, MOST_PIXELS, Asker, Subject
 from evofool.gallery.catalogue import Catalogue, Entry
 from evofool.gallery.open_runs import OpenRun, OpenRuns
@@ -22,7 +23,7 @@ class Site(Protocol):
     catalogue: Catalogue
     runs: OpenRuns
 
-    def page(self, template: str, **values: Any) -> Response: ...
+    def page(self, template: str, status_code: int = 200, **values: Any) -> Response: ...
 
 
 class Drawing:
@@ -49,9 +50,16 @@ class Drawing:
             cell = request.query_params.get("cell", "")
             if cell.isascii() and cell.isdigit() and len(cell) < 16:
                 start = await self._site.runs.read(entry.folder, lambda run: _picture(run, entry, int(cell)))
-        channels, height, width = await self._asker.shape(subject)
+        shape, fault = (0, 0, 0), ""
+        try:
+            shape = await self._asker.shape(subject)
+        except EvofoolError as error:  # of a page on which another target can be chosen
+            fault = f"{str(error)[:1].upper()}{str(error)[1:]}."
+        channels, height, width = shape
         return self._site.page(
             "draw.html",
+            status_code=400 if fault else 200,
+            fault=fault,
             target=subject.spec,
             entry=entry,
             named=self._named.spec if self._named else "",
@@ -92,12 +100,15 @@ class Drawing:
         return self._named
 
     async def _choices(self) -> list[Entry]:
-        """Of each target that can be asked one run, the first by path."""
+        """Of each target that can be asked one run that can be read, the first by path."""
         found: dict[str, Entry] = {}
         for entry in await self._site.runs.call(self._site.catalogue.scan):
             if entry.kind != "run" or entry.fault or len(found) == _MOST_CHOICES:
                 continue
-            subject = await self._subject(entry)
+            try:
+                subject = await self._subject(entry)
+            except EvofoolError:  # the first page says what is wrong with it
+                continue
             if not needs_trust(subject.spec):
                 found.setdefault(subject.fingerprint, entry)
         return list(found.values())

@@ -21,6 +21,13 @@ POLICY = (
     "base-uri 'none'; frame-ancestors 'none'"
 )
 """Of every page but reports and explanations."""
+COPY_POLICY = (
+    "default-src 'none'; img-src 'self' file:; style-src 'self' file:; script-src 'self' file:; form-action 'none'; "
+    "base-uri 'none'"
+)
+"""In every page of a static copy. file: is for a copy that is opened from a folder: browsers differ in whether 'self' is a
+file, and none lets the page of a server load one.
+"""
 REPORT_POLICY = "sandbox allow-same-origin; default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'"
 """Of the pages that evofool wrote into folders: they have their style inside, and no script runs."""
 DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'"

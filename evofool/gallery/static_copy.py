@@ -18,7 +18,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from evofool.errors import StoreError
+from evofool.errors import EvofoolError, StoreError
 from evofool.explain.folder import PAGE
 from evofool.export.image_file import file_name
 from evofool.gallery import reports
@@ -31,7 +31,7 @@ from evofool.gallery.pages import COPIED_PIXELS, earlier_shown
 from evofool.gallery.security import Tokens
 from evofool.gallery.templating import STATIC
 from evofool.images import decode_png, encode_png, pixel_sha256
-from evofool.pages.html_page import files_of
+from evofool.pages.html_page import files_of, with_policy
 from evofool.whole_folder import whole_folder
 
 STEPS = 60
@@ -71,15 +71,22 @@ async def _written(gallery: Gallery, folder: Path, report: Callable[[str], None]
     try:
         entries = await gallery.runs.call(gallery.catalogue.scan)
         runs = [entry for entry in entries if entry.kind == "run" and not entry.fault]
+        left_out = [f"{entry.name}, which cannot be read ({entry.fault})" for entry in entries if entry.fault]
+        by_target: dict[str, list[Entry]] = {}
+        for entry in list(runs):
+            try:
+                fingerprint = await gallery.runs.read(entry.folder, lambda run: run.stored.meta.target.fingerprint)
+            except EvofoolError as error:  # what is wrong may show only when it is opened
+                left_out.append(f"{entry.name}, which cannot be read ({error})")
+                runs.remove(entry)
+            else:
+                by_target.setdefault(fingerprint, []).append(entry)
         if not runs:
             raise StoreError("there is no run here that can be read, so there is nothing to copy")
-        by_target: dict[str, list[Entry]] = {}
-        for entry in runs:
-            fingerprint = await gallery.runs.read(entry.folder, lambda run: run.stored.meta.target.fingerprint)
-            by_target.setdefault(fingerprint, []).append(entry)
         pairs = [pair for group in by_target.values() for pair in combinations(group, 2)]
         gallery.pairs = pairs[:_MOST_PAIRS]
         copy = _Copy(gallery, folder, _names(entries))
+        copy.done.left_out += left_out
         if len(pairs) > _MOST_PAIRS:
             copy.done.left_out.append(f"{len(pairs) - _MOST_PAIRS:,} of {len(pairs):,} comparisons")
         for entry in entries:
@@ -104,14 +111,18 @@ def _names(entries: Sequence[Entry]) -> dict[Entry, str]:
     found: dict[Entry, str] = {}
     taken = set[str]()
     for entry in entries:
-        plain = unique = file_name(entry.name.replace("/", "-")).lower()
-        number = 1
-        while unique in taken:
-            number += 1
-            unique = f"{plain}-{number}"
-        taken.add(unique)
-        found[entry] = unique
+        found[entry] = _unique(file_name(entry.name.replace("/", "-")).lower(), taken)
     return found
+
+
+def _unique(plain: str, taken: set[str]) -> str:
+    """The name, with a number if it is taken; from now on it is."""
+    unique, number = plain, 1
+    while unique in taken:
+        number += 1
+        unique = f"{plain}-{number}"
+    taken.add(unique)
+    return unique
 
 
 class _Copy:
@@ -129,9 +140,12 @@ class _Copy:
                 self._files[f"/run/{entry.id}"] = f"{name}/index.html"
             else:
                 self._files[f"/{entry.kind}/{entry.id}/"] = f"{name}/{REPORT if entry.kind == 'bench' else PAGE}"
+        taken = set[str]()  # "a" with "b-and-c", and "a-and-b" with "c"
         for a, b in gallery.pairs:
             for tail, end in (("", ""), ("&sort=difference", "-by-difference")):
-                self._files[f"/compare?a={a.id}&b={b.id}{tail}"] = f"{names[a]}-and-{names[b]}{end}.html"
+                self._files[f"/compare?a={a.id}&b={b.id}{tail}"] = (
+                    f"{_unique(f'{names[a]}-and-{names[b]}{end}', taken)}.html"
+                )
 
     def write(self, name: str, content: bytes) -> None:
         file = self._folder / name
@@ -175,7 +189,10 @@ class _Copy:
         self.done.pages += 1
 
     def report(self, entry: Entry) -> None:
-        """The page of a benchmark or an explanation as it is, and the pictures and pages that it has beside it."""
+        """The page of a benchmark or an explanation, and the pictures and pages that it has beside it.
+
+        They are as they are, but that a page without evofool's policy gets it: no script runs in them.
+        """
         first = REPORT if entry.kind == "bench" else PAGE
         try:
             page = reports.file_of(entry, first)
@@ -186,15 +203,18 @@ class _Copy:
                 names = files_of(page.decode("utf-8", "replace")) or []
         except HTTPException:
             self.done.left_out.append(f"{entry.name}, which cannot be read")
+            del self._files[f"/{entry.kind}/{entry.id}/"]
             return
-        self.write(f"{self._names[entry]}/{first}", page)
+        self.write(f"{self._names[entry]}/{first}", with_policy(page))
         self.done.pages += 1
         for name in names:
             if PurePosixPath(name).suffix in reports.TYPES:
                 try:
-                    self.write(f"{self._names[entry]}/{name}", reports.file_of(entry, name))
+                    content = reports.file_of(entry, name)
                 except HTTPException:
                     continue  # a link out of the folder
+                html = PurePosixPath(name).suffix == ".html"
+                self.write(f"{self._names[entry]}/{name}", with_policy(content) if html else content)
 
     async def _get(self, address: str) -> str:
         answer = await get(self.app, address)

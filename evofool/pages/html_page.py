@@ -13,6 +13,13 @@ from evofool.pages.svg import prefixed
 from evofool.text import escaped
 
 _FILES = "evofool-pictures"  # the meta tag with the names of the pictures written beside the page
+_POLICY = "img-src data: 'self'; style-src 'unsafe-inline'"
+_BEGINNING = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+"""
 _UNFINISHED = '<meta name="evofool-unfinished" content="yes">\n'
 _THUMB = 112  # pixels; pictures of at most this side stand closer
 _DENSE = 8  # columns; in wider tables a cell's lighter text is below the other
@@ -162,7 +169,7 @@ def html_page(
         rest = f'<div class="beside">{_contents(others, anchors)}\n<div>\n{rest}\n</div></div>'
     foot = f"<footer>{''.join(f'<div>{escaped(note)}</div>' for note in notes)}</footer>\n" if notes else ""
     listed = f'<meta name="{_FILES}" content="{escaped(" ".join(files))}">\n' + (_UNFINISHED if unfinished else "")
-    return f"""{opening(title, "img-src data: 'self'; style-src 'unsafe-inline'", meta=listed)}
+    return f"""{opening(title, _POLICY, meta=listed)}
 <main>
 {head}
 {rest}
@@ -174,16 +181,20 @@ def html_page(
 
 def opening(title: str, policy: str, style: str = "", meta: str = "") -> str:
     """A page's HTML up to <body>. policy: what it may load, all else is forbidden; style: CSS added to that of all pages."""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; {policy}">
+    return f"""{_BEGINNING}{_policy_tag(policy)}
 {meta}<title>{escaped(title)}</title>
 <style>{STYLE}{style}</style>
 </head>
 <body>"""
+
+
+def with_policy(page: bytes) -> bytes:
+    """A page that anyone may have written, in which no script runs: as it is if it begins as those of html_page do, which
+    forbid scripts, else with their policy at its very beginning, where nothing can come before it.
+    """
+    if page.startswith(f"{_BEGINNING}{_policy_tag(_POLICY)}\n".encode()):
+        return page
+    return f'<!doctype html>\n<meta charset="utf-8">\n{_policy_tag(_POLICY)}\n'.encode() + page
 
 
 def files_of(page: str) -> list[str] | None:
@@ -195,6 +206,10 @@ def files_of(page: str) -> list[str] | None:
 def is_unfinished(page: str) -> bool:
     """Whether html_page was told that parts of this page are missing."""
     return _UNFINISHED in page.partition("<body")[0]
+
+
+def _policy_tag(policy: str) -> str:
+    return f"""<meta http-equiv="Content-Security-Policy" content="default-src 'none'; {policy}">"""
 
 
 def _anchors(titles: Sequence[str]) -> list[str]:

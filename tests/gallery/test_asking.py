@@ -1,8 +1,10 @@
 """Images that are drawn or uploaded: what a target says of them, and what is refused."""
 
+import asyncio
 import base64
 import io
 import re
+import shutil
 import sqlite3
 import struct
 import zlib
@@ -15,11 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from evofool.errors import TargetError
 from evofool.explain.input_picture import read_picture
 from evofool.explain.phrases import confidence_text
-from evofool.gallery.asking import Subject, fit, load
+from evofool.gallery.asking import MOST_BYTES, Subject, fit, load
 from evofool.gallery.security import Tokens
 from evofool.images import encode_png, resized
 from evofool.recipe import load as recipe
@@ -142,18 +145,31 @@ def test_what_is_no_small_png_is_refused_in_words(
 
 
 def test_a_body_without_end_is_not_read_on(asked: TestClient, address: str, tokens: Tokens) -> None:
-    sent = 0
+    """Asked without the test client, which reads a whole body itself before the application gets any of it."""
+    read, part, status = 0, 65536, []
+    headers = {"host": f"127.0.0.1:{PORT}", "origin": f"http://127.0.0.1:{PORT}", "x-form-token": tokens.form}
+    headers |= {"content-type": "image/png", "cookie": f"evofool-gallery-{PORT}={tokens.start}"}
+    path, _, query = address.partition("?")
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
 
-    def parts() -> Iterator[bytes]:
-        nonlocal sent
-        while True:
-            sent += 65536
-            assert sent < 1 << 24, "read far beyond the limit"
-            yield bytes(65536)
-            if sent > 1 << 22:
-                return
+    async def receive() -> Message:
+        nonlocal read
+        read += part
+        assert read < 1 << 24, "read far beyond the limit"
+        return {"type": "http.request", "body": bytes(part), "more_body": True}
 
-    assert ask(asked, tokens, address, parts()).status_code == 413
+    async def send(message: Message) -> None:
+        status.append(message.get("status"))
+
+    asyncio.run(asked.app(scope, receive, send))
+    assert status[0] == 413
+    assert read <= MOST_BYTES + part
     assert ask(asked, tokens, address, b"x", **{"content-length": "9" * 30}).status_code == 413
 
 
@@ -188,6 +204,27 @@ def test_the_page_asks_the_target_of_a_run_or_the_one_that_is_named(
         assert 'data-ask="/ask"' in page
         assert "the target of digits" in page
         assert ask(found, tokens, "/ask", encode_png(np.zeros((1, 28, 28), np.uint8))).status_code == 200
+
+
+def test_one_run_that_cannot_be_asked_hides_no_other(root: Path, tmp_path: Path, tokens: Tokens) -> None:
+    """One cannot be opened; the target of another, the first that can, is not found: the page says so beside the others."""
+    for name, change in {"a": '"hieroglyphs"', "b": '"onnx:missing.onnx"', "c": ""}.items():
+        shutil.copytree(root / "other", tmp_path / name)
+        with closing(sqlite3.connect(tmp_path / name / "run.db")) as db, db:
+            old = '"lenet"' if name == "b" else '"cppn"'
+            if change:
+                db.execute("UPDATE meta SET value = replace(value, ?, ?) WHERE key = 'recipe'", (old, change))
+            if name == "b":
+                target = "UPDATE meta SET value = json_set(value, '$.fingerprint', ?) WHERE key = 'target'"
+                assert db.execute(target, ("f" * 64,)).rowcount == 1
+    with client(tmp_path, tokens, asking=True) as found:
+        answer = found.get("/draw")
+        assert answer.status_code == 400
+        assert "missing.onnx" in answer.text
+        assert re.findall(r'<option value="[^"]+"[^>]*>the target of (\w+)</option>', answer.text) == ["b", "c"]
+        assert 'id="paper"' not in answer.text
+        (other,) = re.findall(r'<option value="([^"]+)">the target of c<', answer.text)
+        assert found.get(f"/draw?run={other}").status_code == 200
 
 
 def test_a_server_is_never_asked_without_a_limit() -> None:
