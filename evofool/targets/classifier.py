@@ -1,5 +1,6 @@
 """The interface of a classifier: labels, input shape, preprocessing, logits, and a count of queries."""
 
+import copy
 import hashlib
 import json
 import threading
@@ -12,6 +13,7 @@ import torch
 
 from evofool.errors import EvofoolError, TargetError, UnansweredError
 from evofool.machine import cpus
+from evofool.targets.answer_forms import rows_of, single_note, single_output, two_classes
 from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.arguments import float_images, image_shape, label_names, pixel_images, refuse, texts
 from evofool.targets.drift import DriftMonitor
@@ -75,6 +77,7 @@ class Target:
         self.monitor: DriftMonitor | None = None
         self.refed: Callable[[Preprocessing], Forward | None] | None = None
         self.set_in_code = False
+        self._reform: Forward | None = None  # of answers that have another form than (B, K)
         self._forward = forward
         self._counting = threading.Lock()
 
@@ -92,8 +95,9 @@ class Target:
     ) -> "Target":
         """A torch network that takes float (B, C, H, W) and returns logits, or probabilities, (B, K).
 
-        It is put into eval mode, except for a module of torch.export, which keeps the mode that it was exported in. For
-        the rest see `probed`.
+        It is put into eval mode, except for a module of torch.export, which keeps the mode that it was exported in. One of
+        another number format (`.half()`) is copied and run in float32. Of a tuple, a mapping or an object with `logits` the
+        scores are taken; (B,) and (B, 1) are two classes, of which the output is the second. For the rest see `probed`.
         """
         name = name or type(module).__name__
         if not isinstance(module, torch.nn.Module):
@@ -102,6 +106,9 @@ class Target:
         preprocessing = preprocessing or Preprocessing()
         if not isinstance(preprocessing, Preprocessing):
             refuse(name, "preprocessing", preprocessing, "an evofool.Preprocessing")
+        formats = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
+        if formats:
+            module = copy.deepcopy(module).float()
         try:
             network = Network(module, preprocessing, device)
         except (RuntimeError, TypeError, AssertionError) as error:  # no such device, or one that is not there
@@ -116,6 +123,12 @@ class Target:
             "device": str(network.device),
             **(details or {}),
         }
+        notes = [f"its weights are {', '.join(sorted(map(str, formats)))} and are run in float32"] if formats else []
+        if single := network.adapt(image_shape(name, shape), outputs):
+            labels, outputs = _two_labels(name, labels), "logits"
+            notes.append(single_note(single, labels[1]))
+        if notes:
+            known["notes"] = [*known.get("notes", ()), *notes]
         target = cls.probed(
             name, lambda images: network.numpy(images, FLOAT32), labels, shape, preprocessing, outputs, known, network
         )
@@ -158,6 +171,12 @@ class Target:
         except Exception as error:  # a user's code may raise any error
             raise TargetError(f"{name}: it does not take images of shape {shape} ({_error_text(error)})") from None
         rows = PROBE * preprocessing.crops
+        reform, single = _reform(answer, outputs)
+        if reform is not None:
+            answer, forward = reform(answer), _composed(forward, reform)
+        if single:
+            labels, outputs = _two_labels(name, labels), "logits"
+            details = {**details, "notes": [*details.get("notes", ()), single_note(single, labels[1])]}
         if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != rows:
             raise TargetError(
                 f"{name}: the answer to {rows} images has shape {getattr(answer, 'shape', type(answer).__name__)}; "
@@ -187,7 +206,9 @@ class Target:
         details = {"preprocessing": preprocessing.described(), "outputs": outputs, **details}
         if is_p and (coarse := detect_format(outputs, answer).notes()):
             details["notes"] = [*details.get("notes", ()), *coarse]
-        return cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
+        target = cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
+        target._reform = reform
+        return target
 
     def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0) -> np.ndarray:
         """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B * queries_per_image queries.
@@ -257,6 +278,14 @@ class Target:
         """Replace the forward function by wrapper(forward function). It cannot be fed otherwise then (refed)."""
         self._forward = wrapper(self._forward)
         self.refed = None
+
+    def set_refed(self, make: Callable[[Preprocessing], Forward | None]) -> None:
+        """State how it is fed otherwise: make(preprocessing) is its forward function then, or None if it cannot be so."""
+        reform = self._reform
+        if reform is None:
+            self.refed = make
+        else:
+            self.refed = lambda made: None if (forward := make(made)) is None else _composed(forward, reform)
 
     def count(self, images: int) -> None:
         """Add to queries those of a number of images that were answered."""
@@ -343,3 +372,29 @@ class Target:
 
 def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def _two_labels(name: str, labels: Sequence[str] | None) -> list[str]:
+    """The labels of two classes; of one label, for the second one, the first is all that is not."""
+    found = ["0", "1"] if labels is None else list(texts(name, labels))
+    return [f"not {found[0]}", found[0]] if len(found) == 1 else found
+
+
+def _reform(answer: object, outputs: str) -> tuple[Forward | None, str]:
+    """What brings answers like this one into the form (B, K), None if they have it; and what a single output is."""
+    if not isinstance(answer, np.ndarray) or answer.ndim == 0:
+        return None, ""
+    rows = rows_of(answer.shape)
+    single = single_output(answer.reshape(rows), outputs)
+    if not single and rows == answer.shape:
+        return None, ""
+
+    def reform(values: np.ndarray) -> np.ndarray:
+        found = values.reshape(rows_of(values.shape))
+        return two_classes(torch.from_numpy(np.ascontiguousarray(found)), single).numpy() if single else found
+
+    return reform, single
+
+
+def _composed(forward: Forward, reform: Forward) -> Forward:
+    return lambda images: reform(forward(images))

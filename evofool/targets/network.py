@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from evofool.errors import TargetError
 from evofool.images import is_large
 from evofool.machine import keep_memory
+from evofool.targets.answer_forms import PlainAnswers, main_part, rows_of, single_output
 from evofool.targets.preprocessing import Preprocessing
 
 FLOAT32 = "float32"
@@ -42,6 +43,24 @@ class Network:
         self._for_gradients: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # by whether images are large
         self._averaged = False
         self._lock = threading.Lock()
+
+    def adapt(self, shape: tuple[int, int, int], outputs: str) -> str:
+        """Bring answers of another form than (B, K) into it. Returns what the one output is, if there is one, else ""."""
+        images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)).to(self.device).float()
+        try:
+            with torch.inference_mode():
+                answer = self.module(self.prepare(images))
+        except Exception:  # it does not take such images: who uses it first says so
+            return ""
+        found = main_part(answer)
+        if not isinstance(found, torch.Tensor):
+            return ""
+        rows = rows_of(tuple(found.shape))
+        single = single_output(found.reshape(rows), outputs)
+        if single or found is not answer or rows != tuple(found.shape):
+            self.module = PlainAnswers(self.module, single).eval()
+            self._forwards, self._for_gradients = {FLOAT32: self.module}, {}
+        return single
 
     def average(self, answers: int) -> None:
         """From now on outputs are the mean of so many passes, and gradients too, in float32 alone and as given."""

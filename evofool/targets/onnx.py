@@ -65,7 +65,7 @@ def load(spec: Spec) -> Target:
         scaled = (other.scale, {*other.mean}, {*other.std}) != (1.0, {0.0}, {1.0})
         return None if whole and scaled else _forward(session, images, output, other)
 
-    target.refed = refed
+    target.set_refed(refed)
     if device == "cpu":
         target.streams = max(1, cpus() // (spec.whole("threads", 1) or 1))
     return target
@@ -109,9 +109,7 @@ def _forward(session: Any, images: _Images, output: str, preprocessing: Preproce
         if short := -n % step:
             x = np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)])
         parts = [session.run([output], {images.name: x[i : i + step]})[0] for i in range(0, len(x), step)]
-        answer = np.concatenate(parts)[:n].astype(np.float32, copy=False)
-        # Some networks end in a pooling layer and keep its axes of length 1.
-        return answer.reshape(answer.shape[:2]) if answer.shape[2:] == (1, 1) else answer
+        return np.concatenate(parts)[:n].astype(np.float32, copy=False)
 
     return forward
 

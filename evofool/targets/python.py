@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from evofool.errors import TargetError
+from evofool.targets.answer_forms import plain_array
 from evofool.targets.arguments import texts
 from evofool.targets.classifier import Forward, Target
 from evofool.targets.kinds import SEVERAL
@@ -66,6 +67,8 @@ def _loaded(spec: Spec) -> Target:
             )
         made.name, made.set_in_code = spec.text, True
         return made
+    if not callable(made) and hasattr(made, "predict_proba"):
+        made = _Estimator(made)
     if not callable(made):
         raise TargetError(
             f"{spec.head}: {call} returns a {type(made).__name__}; it has to return a torch module, "
@@ -84,7 +87,7 @@ def _loaded(spec: Spec) -> Target:
     )
     # Preprocessing() with scale 1 leaves pixels as they are: then it may take uint8 alone.
     whole = Preprocessing(scale=1.0)
-    found.refed = lambda other: _forward(made, None if not floats and other.same_input(whole) else other)
+    found.set_refed(lambda other: _forward(made, None if not floats and other.same_input(whole) else other))
     return found
 
 
@@ -154,12 +157,25 @@ def _forward(made: Callable[[np.ndarray], Any], preprocessing: Preprocessing | N
     def forward(pixels: np.ndarray) -> np.ndarray:
         # A copy, since the callable may write to its argument.
         images = prepare(torch.from_numpy(pixels).float()).numpy() if prepare else pixels.copy()
-        answer = made(images)
+        answer = plain_array(made(images))
         if not isinstance(answer, np.ndarray):
-            raise TargetError(f"it returns a {type(answer).__name__}; it has to return a NumPy array (images, classes)")
-        return answer.astype(np.float32, copy=False)
+            raise TargetError(f"it returns a {type(answer).__name__}; it has to return an array of scores (images, classes)")
+        return answer
 
     return forward
+
+
+class _Estimator:
+    """A fitted classifier of scikit-learn as a callable: pixels as rows of features, in the order (C, H, W)."""
+
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+        self.shape = getattr(estimator, "shape", None)
+        classes = getattr(estimator, "labels", getattr(estimator, "classes_", None))
+        self.labels = None if classes is None else [str(each) for each in classes]
+
+    def __call__(self, images: np.ndarray) -> Any:
+        return self._estimator.predict_proba(images.reshape(len(images), -1))
 
 
 @cache
