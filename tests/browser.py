@@ -1,11 +1,14 @@
 """What is checked of any page of evofool in a real browser. The fixture `browser` (conftest) is one."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+REQUIRED = "EVOFOOL_BROWSER"
+"""An environment variable: "required" where a browser was installed for the tests, so that none is skipped for its lack."""
 _OPEN = "for (const part of document.querySelectorAll('details')) part.open = true"
 _SIDEWAYS = """() => [...document.querySelectorAll('main *')].filter(part => {
     const box = part.getBoundingClientRect();
@@ -14,6 +17,19 @@ _SIDEWAYS = """() => [...document.querySelectorAll('main *')].filter(part => {
 
 
 _LOADED = """() => [...document.images].every(image => image.complete || image.getBoundingClientRect().top > innerHeight)"""
+
+
+def playwright_and_chromium() -> tuple[Any, str]:
+    """playwright's module, and the path of Chromium. The test is skipped without them, or fails if REQUIRED says so."""
+    missing = pytest.fail if os.environ.get(REQUIRED) == "required" else pytest.skip
+    try:
+        import playwright.sync_api as api
+    except ImportError:
+        missing("playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        missing("no Chromium is installed")
+    return api, chromium
 
 
 def screen(browser: Any, width: int, scheme: str) -> Any:

@@ -1,6 +1,5 @@
 """Fixtures of several rooms, one torch thread for all tests, and how pytest-xdist distributes them."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from evofool.cli import app as cli
 from evofool.targets import Target, target
+from tests.browser import playwright_and_chromium
 from tests.commands import Call, Result
 
 RAY = (
@@ -47,11 +47,8 @@ def lenet() -> Target:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, driven by playwright. Skips a test where either is not installed."""
-    api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
+    """Chromium, driven by playwright. Where either is not installed, a test is skipped, or fails if REQUIRED says so."""
+    api, chromium = playwright_and_chromium()
     with api.sync_playwright() as driver:
         # Chromium refuses its sandbox to root, as whom CI often runs; the pages are our own.
         found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -41,9 +41,19 @@ def served(root: Path, asking: bool = False) -> Iterator[str]:
     gallery = Gallery(Catalogue([root]), tokens, quiz_desk(None), asking)
     config = uvicorn.Config(create_app(gallery, port), log_level="error", timeout_graceful_shutdown=1)
     server = GalleryServer(config, gallery)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            server.run(sockets=[listening])
+        except BaseException as error:  # also the exit of a server that cannot start
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     while not server.started:
+        if not thread.is_alive():
+            raise RuntimeError("the gallery did not start") from (failed[0] if failed else None)
         time.sleep(0.01)
     try:
         yield f"http://127.0.0.1:{port}/?token={tokens.start}"

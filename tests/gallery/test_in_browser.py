@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from evofool.explain.phrases import confidence_text
+from evofool.gallery.asking import MOST_BYTES
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
@@ -168,15 +169,23 @@ def test_keys_move_through_the_images(address: str, browser: Any) -> None:
 
 
 def test_two_ticked_runs_can_be_compared(address: str, browser: Any) -> None:
+    sync_api = waiting()
     context = browser.new_context()
     page, _ = opened(context, address)
     button = page.locator("#compare")
+    page.keyboard.press("c")
     assert button.is_disabled()
     for name in ("digits", "other"):
         page.locator(f'input[aria-label="Compare {name}"]').check()
-    button.click()
+    assert not button.is_disabled()
+    page.keyboard.press("c")
     arrived(page, "/compare")
     assert page.locator("li").count() == 10
+    page.go_back()
+    arrived(page, "/$")
+    sync_api.expect(button).to_be_enabled()  # the browser has ticked both again
+    button.click()
+    arrived(page, "/compare")
     context.close()
 
 
@@ -247,6 +256,11 @@ def test_an_uploaded_photograph_is_fitted_and_lies_on_the_paper(address: str, br
     page.locator("#upload").set_input_files(file)
     sync_api.expect(page.locator("#fitted")).to_contain_text("from 1600 x 1200 to")
     sync_api.expect(page.locator("#fitted")).to_contain_text("28x28 grey (distorted)")
+    Image.new("RGB", (2600, 2000), (9, 9, 9)).save(buffer := io.BytesIO(), "PNG")
+    assert len(buffer.getvalue()) < MOST_BYTES
+    page.locator("#upload").set_input_files({"name": "flat.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    sync_api.expect(page.locator("#fitted")).to_contain_text("from 2600 x 2000 to")
+    sync_api.expect(page.locator("#problem")).to_be_hidden()
     file = {"name": "text.png", "mimeType": "image/png", "buffer": b"no picture"}
     page.locator("#upload").set_input_files(file)
     sync_api.expect(page.locator("#problem")).to_contain_text("not a whole PNG")
@@ -259,6 +273,8 @@ def test_chosen_images_are_downloaded(address: str, browser: Any, tmp_path: Path
     context = browser.new_context(accept_downloads=True)
     page, complaints = opened(context, address, "digits")
     assert page.locator("#export").is_disabled()
+    page.keyboard.press("x")
+    sync_api.expect(page.locator("#chosen")).to_contain_text("Tick images")
     for key in "jjxjx":
         page.keyboard.press(key)
     sync_api.expect(page.locator("#chosen")).to_have_text("2 chosen")

@@ -6,16 +6,18 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from evofool.export.selection import selection_zip
 from evofool.gallery.security import Tokens
 from evofool.images import decode_png
 from evofool.recipe import load
 from evofool.run.run import Run
-from evofool.run.stored import StoredRun
-from evofool.targets import target
+from evofool.run.stored import Elite, StoredRun
+from evofool.targets import Target, target
 from tests.gallery.server import client
 from tests.gallery.test_pages import HOSTILE, runs_of
 
@@ -87,6 +89,43 @@ def test_hostile_labels_and_names_make_harmless_files(tmp_path: Path, tokens: To
             assert re.fullmatch(r"[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+\.(png|json)|elites\.csv|manifest\.json", each), each
         assert "'=1+1" in archive.read("elites.csv").decode()
         assert str(tmp_path) not in archive.read("manifest.json").decode()
+
+
+def test_verdicts_in_a_selection_are_of_its_own_images(
+    tmp_path: Path, lenet: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the run saves a checkpoint before the export has read the images, and again right after it."""
+    from evofool.export import selection
+
+    saved, judged, elites = list[int](), dict[int, int](), StoredRun.elites
+    recipe = load("mnist-cppn", ["stop.evaluations=240", "save.seconds=0"])
+
+    def births(run: StoredRun) -> dict[int, int]:
+        return {elite.row.cell: elite.row.birth for elite in elites(run)}
+
+    with Run.start(recipe, tmp_path / "live", lenet) as run:
+        run.advance(batches=2)
+
+        def saving(stored: StoredRun, class_id: int | None = None) -> list[Elite]:
+            run.advance(batches=4)
+            found = elites(stored, class_id)
+            run.advance(batches=4)
+            saved.append(len(found))
+            return found
+
+        def people(stored: StoredRun) -> dict[int, Any]:
+            judged.update(births(stored))
+            return {}
+
+        monkeypatch.setattr(StoredRun, "elites", saving)
+        monkeypatch.setattr(selection, "people_say", people)
+        with StoredRun(tmp_path / "live") as stored:
+            made = selection_zip(stored, range(10))
+            assert births(stored) != judged, "the run has gone on"
+    assert saved == [10]
+    with zipfile.ZipFile(io.BytesIO(made)) as archive:
+        rows = json.loads(archive.read("manifest.json"))["elites"]
+    assert {row["class"]: row["birth"] for row in rows} == judged
 
 
 def test_only_a_grid_of_now_can_be_chosen_from(gallery: TestClient) -> None:

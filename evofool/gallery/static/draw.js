@@ -168,8 +168,10 @@ function show({ classes, doubts, warnings, asked }) {
 
 async function upload(file) {
   let png = file, made = "";
-  const most = Number(page.dataset.mostBytes);
-  if (file.type !== "image/png" || file.size > most) [png, made] = await smaller(file, most);
+  const most = Number(page.dataset.mostBytes), mostPixels = Number(page.dataset.mostPixels);
+  if (file.type !== "image/png" || file.size > most || await pixelsOf(file) > mostPixels) {
+    [png, made] = await smaller(file, most, mostPixels);
+  }
   if (!png) { problem("The browser cannot read this file as an image."); return; }
   const found = await send(png, true);
   if (!found) return;
@@ -183,8 +185,14 @@ async function upload(file) {
   say("fitted", made + found.fitted);
 }
 
-// A PNG of at most so many bytes, scaled by the browser, and what was done, in words.
-async function smaller(file, most) {
+// How many pixels a PNG has, by its header; 0 of what has none, which the server refuses in words.
+async function pixelsOf(file) {
+  const head = new DataView(await file.slice(0, 24).arrayBuffer());
+  return head.byteLength < 24 ? 0 : head.getUint32(16) * head.getUint32(20);
+}
+
+// A PNG of at most so many bytes and pixels, scaled by the browser, and what was done, in words.
+async function smaller(file, most, mostPixels) {
   let bitmap;
   try { bitmap = await createImageBitmap(file); } catch { return [null, ""]; }
   const { width, height } = bitmap;
@@ -197,9 +205,9 @@ async function smaller(file, most) {
     pen.imageSmoothingQuality = "high";
     pen.drawImage(bitmap, 0, 0, sheet.width, sheet.height);
     const png = await new Promise(resolve => sheet.toBlob(resolve, "image/png"));
-    if (png.size <= most) {
+    if (png.size <= most && sheet.width * sheet.height <= mostPixels) {
       const sizes = scale < 1 ? `scaled it from ${width} x ${height} to ${sheet.width} x ${sheet.height} pixels` : "made it a PNG";
-      return [png, `The browser has ${sizes}: only a PNG of at most ${most >> 10} kB is sent. `];
+      return [png, `The browser has ${sizes}: only a PNG of at most ${most >> 10} kB and ${mostPixels / 1e6} million pixels is sent. `];
     }
   }
 }

@@ -23,7 +23,8 @@ function step(by) {
 let before = "";
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, textarea") || $("keys").open) return;
+  // A tick takes no letters: a run that was just ticked has the focus.
+  if (event.target.closest("input:not([type=checkbox]), select, textarea") || $("keys").open) return;
   const key = event.key, pair = before + key;
   before = key === "g" ? "g" : "";
   const act = {
@@ -33,6 +34,7 @@ document.addEventListener("keydown", event => {
       if ($("search")) $("search").focus();
     },
     "x": () => pick(document.activeElement),
+    "c": () => { if ($("compare")) $("compare").click(); },
     "j": () => step(1), "k": () => step(-1),
     "ArrowRight": () => $("after") ? go($("after")) : step(1),
     "ArrowLeft": () => $("before") ? go($("before")) : step(-1),
@@ -54,13 +56,13 @@ if ($("compare")) {
   const boxes = [...document.querySelectorAll('input[name="run"]')];
   const look = () => { $("compare").disabled = boxes.filter(box => box.checked).length !== 2; };
   boxes.forEach(box => box.addEventListener("change", look));
-  look();
+  addEventListener("pageshow", look);  // ticks that a browser has restored
 }
 
 // Images that are chosen for an export.
 
 function pick(tile) {
-  const box = tile.parentElement && tile.parentElement.querySelector(".pick");
+  const box = tile.matches("a.tile") && tile.parentElement.querySelector(".pick");
   if (box) box.click();
 }
 
@@ -94,7 +96,7 @@ if ($("selection")) {
     event.preventDefault();
     location.href = `${form.getAttribute("action")}?cells=${ranges(chosen().map(box => Number(box.value)))}`;
   });
-  look();
+  addEventListener("pageshow", look);
 }
 
 // Selects apply at once.
