@@ -1,6 +1,7 @@
 """A network in an ONNX file, run by onnxruntime: a black box without gradients."""
 
 import hashlib
+import math
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,15 +17,23 @@ from evofool.targets.spec import Spec
 from evofool.targets.weights import check_sha256, read_file
 from evofool.text import whole_number
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+_LAYOUTS = "(B, C, H, W), (B, H, W, C), (B, H, W) or (B, pixels)"
 
 
 def load(spec: Spec) -> Target:
-    """onnx:FILE: one input, images (B, C, H, W) or (B, H, W, C) in float32, float16 or uint8; its first output, or output=.
+    """onnx:FILE: one input, images in float32, float16 or whole numbers; its first output, or output=.
 
-    The input is pixel / 255 unless options say otherwise, or the pixels themselves if it is uint8. Each call uses threads=N
-    threads, 1 by default, since several calls run at once. sha256= is that of the file; weights_sha256 includes tensors in
-    files beside it.
+    Images are (B, C, H, W), (B, H, W, C), grey (B, H, W), or rows of pixels (B, C * H * W), grey and square unless size=
+    says otherwise. A fourth channel is opaque. The input is pixel / 255 unless options say otherwise, or the pixels
+    themselves if it takes whole numbers. Each call uses threads=N threads, 1 by default, since several calls run at once.
+    sha256= is that of the file; weights_sha256 includes tensors in files beside it.
     """
     if not spec.name:
         raise TargetError("onnx: has no file; write onnx:FILE")
@@ -40,10 +49,12 @@ def load(spec: Spec) -> Target:
     session, device = _session(onnxruntime, path, spec)
     images = _Images.of(session.get_inputs(), spec)
     output = _output([node.name for node in session.get_outputs()], spec)
-    whole = images.dtype == np.uint8
+    whole = np.issubdtype(images.dtype, np.integer)
     preprocessing, size = spec.preprocessing(Preprocessing(scale=1.0 if whole else 1 / 255), images.size)
     if whole and (preprocessing.scale, {*preprocessing.mean}, {*preprocessing.std}) != (1.0, {0.0}, {1.0}):
-        raise TargetError(f"{spec.head}: its input is uint8, pixels as they are; leave scale, mean and std out")
+        raise TargetError(
+            f"{spec.head}: its input is {np.dtype(images.dtype).name}, pixels as they are; leave scale, mean and std out"
+        )
     target = Target.probed(
         spec.text,
         _forward(session, images, output, preprocessing),
@@ -79,32 +90,59 @@ class _Images(NamedTuple):
     batch: int | None  # None: any size
     channels: int
     size: tuple[int, int]  # height, width
-    last: bool  # channels last
+    last: bool = False  # channels last
+    axes: int = 4  # 3: (B, H, W), 2: (B, C * H * W)
+    alpha: bool = False  # a fourth channel
 
     @classmethod
     def of(cls, nodes: list[Any], spec: Spec) -> "_Images":
         inputs = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
-        if len(nodes) != 1 or nodes[0].type not in _TYPES or len(nodes[0].shape) != 4:
-            raise TargetError(f"{spec.head}: takes {inputs}; it has to take only images, (B, C, H, W) or (B, H, W, C)")
+        if len(nodes) != 1 or nodes[0].type not in _TYPES or not 2 <= len(nodes[0].shape) <= 4:
+            raise TargetError(f"{spec.head}: takes {inputs}; it has to take only images, {_LAYOUTS}")
         # A side that is not fixed has a name or None.
         batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in nodes[0].shape)
-        last = sides[0] not in (1, 3) and sides[2] in (1, 3)
-        height, width, channels = sides if last else (*sides[1:], sides[0])
-        if channels not in (1, 3, None):
-            raise TargetError(f"{spec.head}: takes {inputs}; images have 1 or 3 channels")
+        start = nodes[0].name, _TYPES[nodes[0].type], batch
+        if len(sides) == 1:
+            return cls(*start, *_of_row(sides[0], spec, inputs), axes=2)
+        last = len(sides) == 3 and sides[0] not in (1, 3) and (sides[2] in (1, 3) or (sides[2] == 4 and sides[0] != 4))
+        height, width, channels = (*sides, 1) if len(sides) == 2 else sides if last else (*sides[1:], sides[0])
+        if channels not in (1, 3, 4, None):
+            raise TargetError(f"{spec.head}: takes {inputs}; images have 1 or 3 channels, and a fourth for opacity")
         known = (height, width) if height and width else None
         size = spec.side(known)
         if any(side not in (None, given) for side, given in zip((height, width), size, strict=True)):
             raise TargetError(f"{spec.head}: takes {inputs}; its images cannot be {size[0]}x{size[1]}")
-        return cls(nodes[0].name, _TYPES[nodes[0].type], batch, channels or 3, size, last)
+        return cls(*start, min(channels or 3, 3), size, last, len(sides) + 1, channels == 4)
+
+    def arranged(self, x: np.ndarray) -> np.ndarray:
+        """float32 (B, C, H, W) as the session takes it."""
+        x = x.astype(self.dtype, copy=False)
+        if self.axes == 2:
+            return x.reshape(len(x), -1)
+        if self.axes == 3:
+            return x[:, 0]
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if self.last else x)
+
+
+def _of_row(pixels: int | None, spec: Spec, inputs: str) -> tuple[int, tuple[int, int]]:
+    """Channels and (height, width) of images that are rows of pixels: grey and square unless size= says otherwise."""
+    side = math.isqrt(pixels or 0)
+    size = spec.side((side, side) if pixels and side * side == pixels else None)
+    area = size[0] * size[1]
+    if pixels not in (None, area, 3 * area):
+        raise TargetError(f"{spec.head}: takes {inputs}; its images cannot be {size[0]}x{size[1]}")
+    return 3 if pixels == 3 * area else 1, size
 
 
 def _forward(session: Any, images: _Images, output: str, preprocessing: Preprocessing) -> Forward:
     prepare = preprocessing.affine()
+    opaque = prepare(torch.full((1, images.channels, *images.size), 255.0)).numpy()[:, :1] if images.alpha else None
 
     def forward(pixels: np.ndarray) -> np.ndarray:
-        x: np.ndarray = prepare(torch.from_numpy(pixels).float()).numpy().astype(images.dtype, copy=False)
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1) if images.last else x)
+        x: np.ndarray = prepare(torch.from_numpy(pixels).float()).numpy()
+        if opaque is not None:  # scaled as the first channel
+            x = np.concatenate([x, np.full((len(x), 1, *x.shape[2:]), opaque.flat[0], np.float32)], 1)
+        x = images.arranged(x)
         n, step = len(x), images.batch or len(x)
         if short := -n % step:
             x = np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)])

@@ -97,6 +97,45 @@ def test_a_uint8_input_gets_the_pixels_as_they_are(tmp_path: Path) -> None:
         target(f"onnx:{path}?mean=0.5")
 
 
+@pytest.mark.parametrize("shape", [(None, 784), ("b", 28, 28)])
+def test_rows_of_pixels_and_grey_planes_are_images(tmp_path: Path, shape: tuple[Side, ...]) -> None:
+    weights = np.random.default_rng(3).normal(size=(784, 6)).astype(np.float32)
+    found = target(f"onnx:{write(tmp_path / 'n.onnx', shape, weights=weights)}")
+    assert found.shape == (1, 28, 28)
+    pixels = images(found)
+    assert found.logits(pixels) == pytest.approx(pixels.reshape(7, -1) / 255 @ weights, abs=1e-3)
+
+
+def test_rows_that_are_no_grey_squares_need_a_size(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.onnx", (None, 60))
+    found = target(f"onnx:{path}?size=4x5")
+    assert found.shape == (3, 4, 5)
+    assert found.logits(images(found)) == pytest.approx(images(found).reshape(7, -1) / 255 @ WEIGHTS, abs=1e-4)
+    with pytest.raises(TargetError, match="the size of its images is not known"):
+        target(f"onnx:{path}")
+    with pytest.raises(TargetError, match="its images cannot be 7x7"):
+        target(f"onnx:{path}?size=7")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_fourth_channel_is_opaque(tmp_path: Path, last: bool) -> None:
+    weights = np.random.default_rng(3).normal(size=(120, 6)).astype(np.float32)
+    found = target(f"onnx:{write(tmp_path / 'n.onnx', (None, 6, 5, 4) if last else (None, 4, 6, 5), weights=weights)}")
+    pixels = images(found)
+    x = np.concatenate([pixels, np.full((7, 1, 6, 5), 255, np.uint8)], 1)
+    x = x.transpose(0, 2, 3, 1) if last else x
+    assert found.shape == (3, 6, 5)
+    assert found.logits(pixels) == pytest.approx(x.reshape(7, -1) / 255 @ weights, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["INT32", "INT64"])
+def test_whole_numbers_are_the_pixels(tmp_path: Path, dtype: str) -> None:
+    found = target(f"onnx:{write(tmp_path / 'n.onnx', dtype=dtype)}")
+    assert found.logits(images(found)) == pytest.approx(images(found).reshape(7, -1) @ WEIGHTS, rel=1e-3)
+    with pytest.raises(TargetError, match=f"its input is {dtype.lower()}, pixels as they are"):
+        target(f"onnx:{tmp_path / 'n.onnx'}?scale=1/255")
+
+
 def test_free_sizes_need_one_and_free_channels_are_three(tmp_path: Path) -> None:
     path = write(tmp_path / "n.onnx", ("b", "c", "h", "w"))
     assert target(f"onnx:{path}?size=4x5").shape == (3, 4, 5)
@@ -213,9 +252,9 @@ def test_labels_have_to_be_as_many_as_scores_and_duplicates_are_numbered(tmp_pat
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        (("b", 3, 20), "FLOAT", r"takes images tensor\(float\) \['b', 3, 20\]; it has to take only images"),
-        (("b", 3, 4, 5), "INT64", r"takes images tensor\(int64\)"),
-        (("b", 4, 3, 5), "FLOAT", r"\['b', 4, 3, 5\]; images have 1 or 3 channels"),
+        (("b", 3, 4, 5, 1), "FLOAT", r"takes images tensor\(float\) \['b', 3, 4, 5, 1\]; it has to take only images"),
+        (("b", 3, 4, 5), "BOOL", r"takes images tensor\(bool\)"),
+        (("b", 5, 2, 6), "FLOAT", r"\['b', 5, 2, 6\]; images have 1 or 3 channels"),
     ],
 )
 def test_a_network_that_takes_no_images_is_refused(
