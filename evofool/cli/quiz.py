@@ -57,6 +57,7 @@ def quiz(
         asked = class_ids(classes, tuple(stored.labels), str(folder)) or None
         desk = quiz_desk(images, trust, asked)
         desk.check(stored)
+        desk.load(stored)
         folder = stored.folder
     if html is not None:
         from evofool.gallery.quiz_file import write_quiz

@@ -74,11 +74,10 @@ class Gallery:
         self._templates = environment(static)
         style = (STATIC / "gallery.css").read_text(encoding="utf-8")
         self._style = STYLE + style
-        self._opened: set[Path] = set()  # folders whose images a page has shown, so that a quiz is told
 
     def routes(self) -> list[Route | Mount]:
         run = "/run/{id}"
-        quiz = QuizPages(self.desk, partial(self._entry, "run"), self._was_opened, self.page) if self.desk else None
+        quiz = QuizPages(self.desk, partial(self._entry, "run"), self._show, self.page) if self.desk else None
         return [
             *(quiz.routes() if quiz else ()),
             Route("/", self.home),
@@ -120,7 +119,7 @@ class Gallery:
                 listed.append(pages.faulty_run(entry, entry.fault))
         runs = [run for run in listed if all(word in run.words for word in words.lower().split())]
         others = [entry for entry in entries if entry.kind != "run" and words.lower() in entry.name.lower()]
-        self._opened |= {run.entry.folder for run in runs if run.preview}
+        await self._show({run.entry.folder for run in runs if run.preview})
         roots = ", ".join(map(str, self.catalogue.roots))
         more = self.catalogue.left_out
         values: dict[str, Any] = {
@@ -134,12 +133,12 @@ class Gallery:
         return self.page("home.html", all_runs=len(listed), **values)
 
     async def grid(self, request: Request) -> Response:
-        entry, view = self._run(request), View.of(request.query_params)
+        entry, view = await self._run(request), View.of(request.query_params)
         shown = await self.runs.read(entry.folder, lambda run: pages.grid_page(run, entry, view))
         return self.page("grid.html", **shown)
 
     async def events(self, request: Request) -> Response:
-        entry = self._run(request)
+        entry = await self._run(request)
         await self.runs.read(entry.folder, news)  # its errors before the stream begins
 
         async def stream() -> AsyncIterator[str]:
@@ -154,27 +153,27 @@ class Gallery:
 
     async def now(self, request: Request) -> Response:
         """The first event alone, for a tab that hears of the others from another tab."""
-        return JSONResponse(await self.runs.read(self._run(request).folder, news))
+        return JSONResponse(await self.runs.read((await self._run(request)).folder, news))
 
     async def at(self, request: Request) -> Response:
-        entry, view = self._run(request), View.of(request.query_params)
+        entry, view = await self._run(request), View.of(request.query_params)
         return JSONResponse(await self.runs.read(entry.folder, lambda run: pages.places_at(run, view)))
 
     async def selection(self, request: Request) -> Response:
         """A ZIP of the images that were chosen, as they are now."""
-        entry, cells = self._run(request), chosen_cells(request.query_params)
+        entry, cells = await self._run(request), chosen_cells(request.query_params)
         made = await self.runs.read(entry.folder, lambda run: selection_zip(run.stored, cells))
         headers = {"content-disposition": f'attachment; filename="{file_name(entry.name)}-selection.zip"'}
         return Response(made, media_type="application/zip", headers=headers)
 
     async def cell(self, request: Request) -> Response:
-        entry, cell = self._run(request), request.path_params["cell"]
+        entry, cell = await self._run(request), request.path_params["cell"]
         explanations = [e for e in await self.runs.call(self.catalogue.scan) if _explains(e, entry)]
         shown = await self.runs.read(entry.folder, lambda run: pages.cell_page(run, entry, cell, explanations, self.static))
         return self.page("cell.html", **shown)
 
     async def descent(self, request: Request) -> Response:
-        entry, birth = self._run(request), request.path_params["birth"]
+        entry, birth = await self._run(request), request.path_params["birth"]
         return self.page(
             "descent.html",
             **await self.runs.read(entry.folder, lambda run: pages.descent_page(run, entry, birth, self.static)),
@@ -182,7 +181,7 @@ class Gallery:
 
     async def explain(self, request: Request) -> Response:
         """Start the explanation of an elite, in the run's folder."""
-        entry, cell = self._run(request), request.path_params["cell"]
+        entry, cell = await self._run(request), request.path_params["cell"]
         elite = await self.runs.read(entry.folder, lambda run: pages.elite_of(run, cell))
         number = str(elite.row.class_id)
         title = f"the explanation of {elite.label} in {entry.name}"
@@ -191,7 +190,7 @@ class Gallery:
 
     async def evolve(self, request: Request) -> Response:
         """Start or resume a search, up to so many evaluations."""
-        entry, text = self._run(request), request.query_params.get("evaluations", "")
+        entry, text = await self._run(request), request.query_params.get("evaluations", "")
         now = await self.runs.read(entry.folder, pages.evolvable)
         if not (text.isascii() and text.isdigit() and len(text) < 13) or int(text) <= now:
             raise HTTPException(400, f"Give a whole number of evaluations above {now:,}, where the run is now.")
@@ -214,19 +213,19 @@ class Gallery:
         if len(ids) < 2:
             raise HTTPException(400, "Choose two runs to compare: tick them on the first page.")
         first, second = (self._entry("run", each) for each in ids)
-        self._opened |= {first.folder, second.folder}
+        await self._show({first.folder, second.folder})
         a = await self.runs.read(first.folder, lambda run: pages.compared_run(run, first))
         b = await self.runs.read(second.folder, lambda run: pages.compared_run(run, second))
         by_difference = request.query_params.get("sort") == "difference"
         return self.page("compare.html", **pages.compare_page(a, b, by_difference))
 
     async def elite_picture(self, request: Request) -> Response:
-        entry, side = self._run(request), _side(request)
+        entry, side = await self._run(request), _side(request)
         birth, sha256 = request.path_params["birth"], request.path_params["sha256"]
         return _png(await self.runs.read(entry.folder, lambda run: run.stored_picture(birth, sha256, side)))
 
     async def drawn_picture(self, request: Request) -> Response:
-        entry, birth = self._run(request), request.path_params["birth"]
+        entry, birth = await self._run(request), request.path_params["birth"]
         larger = request.query_params.get("large")
         if larger is not None:
             side = int(larger) if larger.isascii() and larger.isdigit() and len(larger) < 5 else 0
@@ -237,11 +236,11 @@ class Gallery:
         return _png(await self.runs.read(entry.folder, lambda run: run.drawn_picture(birth, side)))
 
     async def genome(self, request: Request) -> Response:
-        entry, birth = self._run(request), request.path_params["birth"]
+        entry, birth = await self._run(request), request.path_params["birth"]
         return JSONResponse(await self.runs.read(entry.folder, lambda run: run.genome_json(birth)))
 
     async def graph(self, request: Request) -> Response:
-        entry, birth = self._run(request), request.path_params["birth"]
+        entry, birth = await self._run(request), request.path_params["birth"]
         svg = await self.runs.read(entry.folder, lambda run: pages.graph(run, birth))
         headers = {"content-security-policy": DRAWING_POLICY, **_FOREVER}
         return Response(svg, media_type="image/svg+xml", headers=headers)
@@ -254,7 +253,7 @@ class Gallery:
 
     async def _report(self, request: Request, kind: Any) -> Response:
         entry = self._entry(kind, request.path_params["id"])
-        self._opened.add(entry.folder)
+        await self._show({entry.folder})
         return await self.runs.call(lambda: reports.page(entry, request.path_params["path"]))
 
     async def style(self, _request: Request) -> Response:
@@ -285,14 +284,16 @@ class Gallery:
         common |= {"static": self.static, "policy": COPY_POLICY}  # a server's policy is in its headers
         return HTMLResponse(self._templates.get_template(template).render(**common, **values), status_code)
 
-    def _run(self, request: Request) -> Entry:
+    async def _run(self, request: Request) -> Entry:
         entry = self._entry("run", request.path_params["id"])
-        self._opened.add(entry.folder)
+        await self._show({entry.folder})
         return entry
 
-    def _was_opened(self, run: Entry) -> bool:
-        """Whether any page has shown images of a run, or of a report or an explanation within its folder."""
-        return any(folder.is_relative_to(run.folder) for folder in self._opened)
+    async def _show(self, folders: set[Path]) -> None:
+        """Tell the quizzes that a page shows images of what is in these folders."""
+        if self.desk and not folders <= self.desk.shown:
+            runs = {entry.folder for entry in await self.runs.call(self.catalogue.scan) if entry.kind == "run"}
+            await self.desk.call(self.desk.show, folders, runs)
 
     def _entry(self, kind: Any, entry_id: str) -> Entry:
         entry = self.catalogue.find(kind, entry_id)

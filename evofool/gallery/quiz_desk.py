@@ -4,24 +4,25 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
-from evofool.errors import EvofoolError, ImageError
-from evofool.images import pixel_sha256
+from evofool.errors import EvofoolError, ImageError, TargetError
 from evofool.quiz.materials import ELITES, NOISE, OPTIONS, REAL, REPEATS, Materials, trial_id
 from evofool.quiz.names import Names
-from evofool.quiz.of_run import Logits, begin, new_session, run_verdicts
+from evofool.quiz.of_run import EliteImages, Logits, begin, new_session, run_verdicts
 from evofool.quiz.raters import person, standing
 from evofool.quiz.schema import CHOICE, MOST_TEXT, NOTHING_OF_THESE, Answer, End, Record, Session, Trial
 from evofool.quiz.store import QuizStore, trial_ids
 from evofool.quiz.tally import PRESETS
 from evofool.run.stored import StoredRun
+from evofool.targets import is_black_box
 from evofool.targets.labels import is_rejection
+from evofool.targets.spec import parse
 from evofool.text import visible
 
 T = TypeVar("T")
@@ -38,8 +39,8 @@ class QuizError(EvofoolError, ValueError):
 class QuizDesk:
     """The quizzes of runs, by folder.
 
-    Nothing is kept here: each call opens the quiz's file, and what it stores is on the disk when it returns, so a server
-    that is killed loses no answer. All calls are made in one thread, in turn.
+    No answer is kept here: each call opens the quiz's file, and what it stores is on the disk when it returns, so a server
+    that is killed loses none. All calls are made in one thread, in turn.
     """
 
     def __init__(self, real: RealSource, trust: bool = False, classes: Collection[int] | None = None) -> None:
@@ -47,6 +48,8 @@ class QuizDesk:
         self._real, self._trust, self._classes = real, trust, classes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evofool-quiz")
         self._loaded: tuple[str, Logits] | None = None
+        self._images = EliteImages()
+        self.shown: set[Path] = set()  # folders whose images the browser of this start has shown
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """function(*arguments), one of the methods below, in the quiz's thread."""
@@ -63,12 +66,38 @@ class QuizDesk:
                 f"a quiz needs an elite and {REAL} real images; there are {elites} elites and {len(images)} real images"
             )
 
+    def load(self, stored: StoredRun) -> None:
+        """Load the target, if options need it; TargetError if it cannot be loaded or must not be asked."""
+        self._logits(stored)
+
+    def show(self, folders: Collection[Path], runs: Collection[Path]) -> None:
+        """The browser shows images of what is in these folders: sessions in which they occur do not count, from now on.
+
+        runs: the folders of all runs. Of the sessions that are open it is stored, so that another start knows it.
+        """
+        inside = {run for run in runs for folder in folders if folder.is_relative_to(run)}
+        self.shown |= inside.union(folders)
+        for run in runs:
+            # A file that cannot be written takes no answers either.
+            with suppress(EvofoolError):
+                known = [
+                    record.session.id for record in _records(run) if _is_open(record) and self._knows(run, record.trials)
+                ]
+                if known:
+                    with QuizStore.open(run, write=True) as store:
+                        for session in known:
+                            store.mark_seen(session, time.time())
+
     def start(self, folder: Path) -> dict[str, Any]:
-        """What the first page says: how much there is to do, and which sessions have not ended. Errors as of `check`."""
+        """What the first page says: how much there is to do, and which sessions have not ended. Errors as of `check`.
+
+        seen: whether the browser has shown images of the run.
+        """
         with StoredRun(folder) as stored:
             self.check(stored)
             return {
                 **expected(self._elites(stored), Names(stored.labels)),
+                "seen": self._has_shown(folder, lambda: self._held(folder)),
                 "unfinished": [
                     {"rater": record.session.rater, "done": len(record.answers), "of": len(record.trials)}
                     for record in _records(stored.folder)
@@ -76,20 +105,23 @@ class QuizDesk:
                 ],
             }
 
-    def begin(self, folder: Path, given: dict[str, Any], agent: str, seen: bool) -> str:
+    def begin(self, folder: Path, given: dict[str, Any], agent: str) -> str:
         """The id of a new session of a rater, or of the one that they have not ended; QuizError without a pseudonym.
 
-        given: rater, seen, viewport and dpr, as the page sends them. seen: whether the browser has shown the run's images.
+        given: rater, seen, viewport and dpr, as the page sends them.
         """
+        seen = given.get("seen") is True
         rater = visible(" ".join(str(given.get("rater", "")).split()))
         if not 0 < len(rater) <= MOST_TEXT:
             raise QuizError("a pseudonym is needed, of at most 200 characters")
         with StoredRun(folder) as stored, QuizStore.open(stored.folder, write=True) as store:
             for record in store.records():
                 if _goes_on(record, stored.meta.id) and person(record.session.rater) == person(rater):
+                    if seen or self._knows(folder, record.trials):
+                        store.mark_seen(record.session.id, time.time())
                     return record.session.id
             about = {
-                "seen": seen or given.get("seen") is True,
+                "seen": seen,
                 "agent": visible(agent)[:MOST_TEXT],
                 "viewport": visible(str(given.get("viewport", "")))[:MOST_TEXT],
                 "dpr": given.get("dpr", 1.0),
@@ -98,7 +130,8 @@ class QuizDesk:
                 session = new_session(stored, rater, **about)
             except ValidationError:
                 raise QuizError("the page sent what is no session") from None
-            self._draw(stored, store, session)
+            if self._knows(folder, self._draw(stored, store, session).trials):
+                store.mark_seen(session.id, time.time())
             return session.id
 
     def draw_page(self, folder: Path) -> tuple[Record, dict[str, bytes]]:
@@ -132,13 +165,13 @@ class QuizDesk:
             return _state(record._replace(answers=(*record.answers, answer)), names)
 
     def end(self, folder: Path, session: str, seen: bool) -> dict[str, Any]:
-        """End a session whose trials are all answered. seen: the rater knew images, or the browser has shown some."""
+        """End a session whose trials are all answered. seen: the rater knew images."""
         with _opened(folder, write=True) as (store, names):
             record = _record(store, session)
             if len(record.answers) < len(record.trials):
                 raise QuizError("there are trials that are not answered yet")
             if record.end is None:
-                store.end(session, End(at=time.time(), seen=seen))
+                store.end(session, End(at=time.time(), seen=seen or self._knows(folder, record.trials)))
             return _state(store.record(session), names)
 
     def picture(self, folder: Path, session: str, trial: str) -> bytes:
@@ -163,7 +196,6 @@ class QuizDesk:
             return {
                 "rater": record.session.rater,
                 "standing": standing(record, found.names),
-                "seen": record.session.seen or record.end.seen,
                 "rows": _rows(record, found.names),
                 "raters": len(found.answers.raters),
                 "counted": counted,
@@ -175,7 +207,27 @@ class QuizDesk:
             }
 
     def _draw(self, stored: StoredRun, store: QuizStore, session: Session) -> Materials:
-        return begin(stored, store, session, self._real(stored, session.seed), self._logits(stored), self._classes)
+        real = self._real(stored, session.seed)
+        return begin(stored, store, session, real, self._logits(stored), self._classes, self._images)
+
+    def _knows(self, folder: Path, trials: Sequence[Trial]) -> bool:
+        """Whether the browser has shown images of the run in folder, or some that these trials show."""
+        return self._has_shown(folder, lambda: {trial.image for trial in trials})
+
+    def _has_shown(self, folder: Path, images: Callable[[], set[str]]) -> bool:
+        """The same. Another run may have the same images: a copy, or one that was merged."""
+        if any(folder.is_relative_to(shown) for shown in self.shown):
+            return True
+        own = images() if self.shown else set()
+        return any(not own.isdisjoint(self._held(shown)) for shown in self.shown)
+
+    def _held(self, folder: Path) -> set[str]:
+        """By pixel_sha256, the images of a run's elites; none if there is no run, as in the folder of a report."""
+        try:
+            with StoredRun(folder) as stored:
+                return {self._images.key(elite) for elite in stored.elites()}
+        except EvofoolError:
+            return set()
 
     def _elites(self, stored: StoredRun) -> int:
         """How many elites a session has, about: at most ELITES. Of few, those with the same pixels count once."""
@@ -183,13 +235,19 @@ class QuizDesk:
         cells = {e.row.cell for e in stored.listed() if e.row.class_id in classes and not is_rejection(e.label)}
         if len(cells) > ELITES:
             return ELITES
-        return len({pixel_sha256(elite.image) for elite in stored.elites() if elite.row.cell in cells})
+        return len({self._images.key(elite) for elite in stored.elites() if elite.row.cell in cells})
 
     def _logits(self, stored: StoredRun) -> Logits | None:
         """The target's, where options need it; loaded once."""
         if sum(not is_rejection(label) for label in stored.labels) <= OPTIONS:
             return None
         if self._loaded is None or self._loaded[0] != stored.meta.id:
+            spec = stored.recipe.target
+            if is_black_box(spec) and parse(spec).whole("max_requests") is None:
+                raise TargetError(
+                    f"{spec}: every session asks this server about {ELITES} images; a quiz needs a run whose target limits "
+                    "its requests: max_requests=100 in its spec"
+                )
             self._loaded = stored.meta.id, stored.own_target(trust=self._trust).logits
         return self._loaded[1]
 
@@ -296,4 +354,8 @@ def _record(store: QuizStore, session: str) -> Record:
 
 
 def _goes_on(record: Record, run: str) -> bool:
-    return record.session.kind == "person" and record.end is None and record.session.run == run
+    return _is_open(record) and record.session.run == run
+
+
+def _is_open(record: Record) -> bool:
+    return record.session.kind == "person" and record.end is None

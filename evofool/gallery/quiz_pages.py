@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -22,13 +23,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 class QuizPages:
     """The handlers.
 
-    entry: from a run's id what the gallery knows of it. was_opened: whether this start's browser has shown images of a run.
+    entry: from a run's id what the gallery knows of it. show: to be told of folders whose images a page shows.
     page: a template as a response.
     """
 
     desk: QuizDesk
     entry: Callable[[str], Entry]
-    was_opened: Callable[[Entry], bool]
+    show: Callable[[set[Path]], Awaitable[None]]
     page: Callable[..., Response]
 
     def routes(self) -> list[Route]:
@@ -40,6 +41,7 @@ class QuizPages:
             Route(f"{session}/now", self.now),
             Route(f"{session}/answer", self.answer, methods=["POST"]),
             Route(f"{session}/end", self.end, methods=["POST"]),
+            Route(f"{session}/results", self.results),
             Route(f"{session}/{{trial}}.png", self.picture),
         ]
 
@@ -50,23 +52,29 @@ class QuizPages:
             shown |= await self.desk.call(self.desk.start, entry.folder)
         except EvofoolError as error:
             shown["fault"] = str(error)
-        seen = self.was_opened(entry)
-        return self.page("quiz_start.html", id=entry.id, folder=str(entry.folder), seen=seen, **shown)
+        return self.page("quiz_start.html", id=entry.id, folder=str(entry.folder), **shown)
 
     async def begin(self, request: Request) -> Response:
         entry, given = self._entry(request), await _sent(request)
-        agent, seen = request.headers.get("user-agent", ""), self.was_opened(entry)
-        session = await self.desk.call(self.desk.begin, entry.folder, given, agent, seen)
+        agent = request.headers.get("user-agent", "")
+        session = await self.desk.call(self.desk.begin, entry.folder, given, agent)
         return JSONResponse({"session": session})
 
     async def session(self, request: Request) -> Response:
-        """The page that asks, and after the end the results."""
-        entry, session = self._entry(request), request.path_params["session"]
-        state = await self.desk.call(self.desk.state, entry.folder, session)
-        if state["ended"]:
-            results = await self.desk.call(self.desk.results, entry.folder, session)
-            return self.page("quiz_results.html", id=entry.id, session=session, **results)
-        return self.page("quiz_session.html", id=entry.id, session=session)
+        """The page that asks, and after the end whether the session counts, without any image or class."""
+        entry, session = self._entry(request), _session(request)
+        results = await self.desk.call(self.desk.results, entry.folder, session)
+        page = "quiz_end.html" if results else "quiz_session.html"
+        return self.page(page, id=entry.id, session=session, **results)
+
+    async def results(self, request: Request) -> Response:
+        """What a session that has ended showed. Whoever answers in this browser from now on may have seen it."""
+        entry, session = self._entry(request), _session(request)
+        results = await self.desk.call(self.desk.results, entry.folder, session)
+        if not results:
+            raise HTTPException(400, "This session has not ended.")
+        await self.show({entry.folder})
+        return self.page("quiz_results.html", id=entry.id, session=session, **results)
 
     async def now(self, request: Request) -> Response:
         return JSONResponse(await self.desk.call(self.desk.state, self._entry(request).folder, _session(request)))
@@ -77,7 +85,7 @@ class QuizPages:
 
     async def end(self, request: Request) -> Response:
         entry, given = self._entry(request), await _sent(request)
-        seen = given.get("seen") is True or self.was_opened(entry)
+        seen = given.get("seen") is True
         return JSONResponse(await self.desk.call(self.desk.end, entry.folder, _session(request), seen))
 
     async def picture(self, request: Request) -> Response:

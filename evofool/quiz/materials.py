@@ -5,8 +5,9 @@ All of it follows from the candidates and the session's seed. Each kind of draw 
 
 import hmac
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -31,20 +32,24 @@ _BY_ELITE, _BY_REAL, _BY_NOISE, _BY_ORDER, _BY_REPEAT, _BY_CHOICE, _BY_OPTION = 
 class Candidate:
     """An image that may be shown. classes: those that it is an elite of, or the one that it shows.
 
-    judged: how many raters that count have named it. rivals: the model's classes for it, the surest first; only needed
-    where there are more classes than options.
+    image: its pixel_sha256. pixels: it, uint8 (C, H, W). png: its PNG by the encoder of all images of a quiz, so that no
+    file differs from another by its encoder. Only of the images that are chosen these two are called. judged: how many
+    raters that count have named it. rivals: the model's classes for it, the surest first; only needed where there are more
+    classes than options.
     """
 
     image: str
-    png: bytes
+    pixels: Callable[[], np.ndarray]
+    png: Callable[[], bytes]
     classes: tuple[int, ...]
     judged: int = 0
     rivals: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, image: np.ndarray, classes: Iterable[int], judged: int = 0, rivals: Iterable[int] = ()) -> "Candidate":
-        """Of uint8 (C, H, W). All images are encoded anew, so that no file differs from another by its encoder."""
-        return cls(pixel_sha256(image), encode_png(image), tuple(sorted(set(classes))), judged, tuple(rivals))
+        """Of uint8 (C, H, W)."""
+        png = cache(lambda: encode_png(image))
+        return cls(pixel_sha256(image), lambda: image, png, tuple(sorted(set(classes))), judged, tuple(rivals))
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def materials(
         )
         for n, (block, kind, candidate) in enumerate(blocks)
     )
-    return Materials(trials, {candidate.image: candidate.png for _, candidate in shown})
+    return Materials(trials, {candidate.image: candidate.png() for _, candidate in shown})
 
 
 def trial_id(seed: int, n: int) -> str:

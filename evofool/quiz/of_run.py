@@ -1,16 +1,18 @@
 """The quiz about a stored run: a session's materials out of the elites, and the verdicts on them out of all sessions."""
 
+import hashlib
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from evofool.errors import StoreError
-from evofool.images import decode_png, pixel_sha256
+from evofool.images import encode_png, pixel_sha256
 from evofool.quiz.materials import OPTIONS, RIVALS, Candidate, Materials, choose_elites, materials, session_id
 from evofool.quiz.names import Names, normal
 from evofool.quiz.raters import named, person, standing
@@ -25,11 +27,40 @@ from evofool.targets.labels import is_rejection
 Logits = Callable[[np.ndarray], np.ndarray]
 """uint8 (B, C, H, W) to (B, K), as Target.logits."""
 _AT_ONCE = 8  # images in a pass
+_MOST_BYTES = 1 << 26  # of PNGs that are kept
 
 
 def names_of(labels: Sequence[str], codes: Sequence[Code]) -> Names:
     """The labels, with what texts were coded as; of two codes of a text the later one counts."""
     return Names(labels, {normal(code.answer): code.classes for code in codes})
+
+
+class EliteImages:
+    """The images of elites, which several sessions have in common: each is decoded and encoded once."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, str] = {}
+        self._pngs: dict[str, bytes] = {}
+
+    def key(self, elite: Elite) -> str:
+        """The pixel_sha256 of an elite."""
+        stored = hashlib.sha256(elite.row.png).digest()
+        if stored not in self._keys:
+            self._keys[stored] = pixel_sha256(elite.image)
+        return self._keys[stored]
+
+    def png(self, elite: Elite) -> bytes:
+        """As of a Candidate."""
+        key = self.key(elite)
+        if key not in self._pngs:
+            if sum(map(len, self._pngs.values())) > _MOST_BYTES:
+                self._pngs.clear()
+            self._pngs[key] = encode_png(elite.image)
+        return self._pngs[key]
+
+    def candidate(self, elite: Elite, classes: Collection[int], judged: int) -> Candidate:
+        png = partial(self.png, elite)
+        return Candidate(self.key(elite), lambda: elite.image, png, tuple(sorted(set(classes))), judged)
 
 
 def candidates(
@@ -38,19 +69,20 @@ def candidates(
     names: Names,
     rater: str = "",
     classes: Collection[int] | None = None,
+    known_images: EliteImages | None = None,
 ) -> list[Candidate]:
     """The distinct images of elites, each with all its classes, but for those that this rater has named before.
 
-    Rejection classes are left out, and so are images of none of `classes`, if these are given. StoreError if nothing is
-    left.
+    known_images: those that were decoded for another session. Rejection classes are left out, and so are images of none of
+    `classes`, if these are given. StoreError if nothing is left.
     """
-    images: dict[str, np.ndarray] = {}
+    known_images = known_images or EliteImages()
+    images: dict[str, Elite] = {}
     held: dict[str, list[int]] = {}
     for elite in elites:
         if not is_rejection(elite.label):
-            image = elite.image
-            key = pixel_sha256(image)
-            images[key] = image
+            key = known_images.key(elite)
+            images.setdefault(key, elite)
             held.setdefault(key, []).append(elite.row.class_id)
     judges: Counter[str] = Counter()
     known: set[str] = set()
@@ -64,7 +96,7 @@ def candidates(
     if asked and not left:
         of = "this run" if classes is None else "these classes"
         raise StoreError(f"{rater} has named all {len(asked)} images of {of}")
-    return [Candidate.of(images[key], held[key], judges[key]) for key in left]
+    return [known_images.candidate(images[key], held[key], judges[key]) for key in left]
 
 
 def with_rivals(chosen: Sequence[Candidate], names: Names, logits: Logits) -> list[Candidate]:
@@ -73,7 +105,7 @@ def with_rivals(chosen: Sequence[Candidate], names: Names, logits: Logits) -> li
     count = RIVALS + max(len(c.classes) for c in chosen) + len(names.labels) - len(names.nameable)
     ranked: list[Sequence[int]] = []
     for begin in range(0, len(chosen), _AT_ONCE):
-        found = logits(np.stack([decode_png(c.png) for c in chosen[begin : begin + _AT_ONCE]]))
+        found = logits(np.stack([c.pixels() for c in chosen[begin : begin + _AT_ONCE]]))
         ranked += np.argsort(-found, axis=1, kind="stable")[:, :count].tolist()
     return [replace(c, rivals=tuple(order)) for c, order in zip(chosen, ranked, strict=True)]
 
@@ -85,15 +117,18 @@ def begin(
     real: tuple[np.ndarray, Sequence[int]],
     logits: Logits | None = None,
     classes: Collection[int] | None = None,
+    known_images: EliteImages | None = None,
 ) -> Materials:
     """Store a new session with its trials, and return its materials.
 
     real: uint8 (REAL, C, H, W), those that pick_real picked by the session's seed, and the classes that they show. The
     session is one of `new_session`. Its trials stay as they are, also if the run goes on meanwhile. logits: the target's,
     which are needed where there are more than OPTIONS classes. classes: whose elites are asked about; None: all.
+    known_images: those that were decoded for another session.
     """
     names = names_of(stored.labels, store.codes())
-    found = choose_elites(session.seed, candidates(stored.elites(), store.records(), names, session.rater, classes))
+    asked = candidates(stored.elites(), store.records(), names, session.rater, classes, known_images)
+    found = choose_elites(session.seed, asked)
     if found and len(names.nameable) > OPTIONS:
         if logits is None:
             raise ValueError("more classes than options: the other options of an elite come from the target's logits")

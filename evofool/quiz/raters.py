@@ -86,7 +86,7 @@ def _why(record: Record, names: Names, counts: dict[str, int], waiting: tuple[in
         return "the materials of a page, which nobody answers themselves"
     if record.end is None or len(record.answers) < len(record.trials):
         return f"not finished: {len(record.answers)} of {len(record.trials)} trials are answered"
-    if session.seen or record.end.seen:
+    if record.seen:
         return "the rater knew the run's images"
     if counts["fast"] >= FAST_SHARE * counts["answers"]:
         return f"{counts['fast']} of {counts['answers']} answers came within {FAST_MS:.0f} ms"

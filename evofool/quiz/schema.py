@@ -19,6 +19,7 @@ _KEYS = {
     "quiz_trials": ("session", "n"),
     "quiz_answers": ("session", "n"),
     "quiz_ends": ("session",),
+    "quiz_seen": ("session",),
     "quiz_codes": ("id",),
     "quiz_images": ("sha256",),
 }
@@ -40,6 +41,9 @@ CREATE TABLE quiz_answers (session TEXT NOT NULL, n INTEGER NOT NULL, answer TEX
                            rt_ms REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (session, n)) WITHOUT ROWID;
 -- the end of a session; seen: at its end the rater said, or the browser showed, that the images were known
 CREATE TABLE quiz_ends (session TEXT PRIMARY KEY, at REAL NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
+-- a session that does not count: between its beginning and its end the rater said, or the browser showed, that images were
+-- known
+CREATE TABLE quiz_seen (session TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 -- which classes (JSON) a text names that no rule matches, as somebody says who did not see the image; the last row counts
 CREATE TABLE quiz_codes (id INTEGER PRIMARY KEY, answer TEXT NOT NULL, classes TEXT NOT NULL, coder TEXT NOT NULL,
                          at REAL NOT NULL);
@@ -109,6 +113,12 @@ class End(_Row):
     seen: bool = False
 
 
+class Seen(_Row):
+    """When it was known of an open session that the rater knows its images."""
+
+    at: Time
+
+
 class Code(_Row):
     """The classes that a text names, by somebody who did not see the image."""
 
@@ -119,12 +129,21 @@ class Code(_Row):
 
 
 class Record(NamedTuple):
-    """All that is stored of a session. answers: of the first trials, in order; all of them once it ended."""
+    """All that is stored of a session. answers: of the first trials, in order; all of them once it ended.
+
+    marked: set if the rater got to know the images between the beginning and the end.
+    """
 
     session: Session
     trials: tuple[Trial, ...]
     answers: tuple[Answer, ...]
     end: End | None
+    marked: Seen | None = None
+
+    @property
+    def seen(self) -> bool:
+        """Whether the rater knew the images, at any time before the end; then the session does not count."""
+        return self.session.seen or self.marked is not None or (self.end is not None and self.end.seen)
 
     @property
     def pairs(self) -> list[tuple[Trial, Answer]]:

@@ -19,14 +19,14 @@ from evofool.errors import StoreError
 from evofool.images import decode_png, pixel_sha256
 from evofool.json_text import json_text, parse_json
 from evofool.quiz.materials import trial_id
-from evofool.quiz.schema import CHOICE, TABLES, Answer, Code, End, Record, Session, Trial
+from evofool.quiz.schema import CHOICE, TABLES, Answer, Code, End, Record, Seen, Session, Trial
 from evofool.run.location import local_copy, network_file_system, refuse_network
 from evofool.run.meta import fault_of
 from evofool.run.sqlite_file import Limit, connect, refuse_special, schema_fault
 from evofool.whole_file import whole_file
 
 FILE, SIMULATED_FILE = "quiz.db", "quiz-simulated.db"
-VERSION = 1
+VERSION = 2
 _APPLICATION_ID = 0x65766F71  # "evoq"
 _PATIENCE = 30.0  # seconds
 _JSON = {"classes", "options"}  # columns that hold lists
@@ -162,6 +162,12 @@ class QuizStore:
             self._refuse_unknown(session)
             self._insert("quiz_ends", [(session, end.at, end.seen)])
 
+    def mark_seen(self, session: str, at: float) -> None:
+        """Store that a session does not count, since its rater knows the images. A second mark changes nothing."""
+        with self._transaction():
+            self._refuse_unknown(session)
+            self._mark(session, Seen(at=at))
+
     def add(self, record: Record, images: Mapping[str, bytes]) -> None:
         """Store a whole session, as from another file. StoreError if it is there already."""
         self._refuse_mixed(record.session)
@@ -173,6 +179,8 @@ class QuizStore:
             self._insert("quiz_answers", [(session, *answer.model_dump().values()) for answer in record.answers])
             if record.end is not None:
                 self._insert("quiz_ends", [(session, record.end.at, record.end.seen)])
+            if record.marked is not None:
+                self._mark(session, record.marked)
 
     def add_all(self, other: "QuizStore") -> int:
         """Store the sessions of another file that are not here yet, with its codes of texts; returns how many sessions.
@@ -180,7 +188,11 @@ class QuizStore:
         So that what people said of images goes along with a merged or copied run.
         """
         here = {record.session.id for record in self.records()}
-        new = [record for record in other.records() if record.session.id not in here]
+        records = other.records()
+        new = [record for record in records if record.session.id not in here]
+        for record in records:
+            if record.marked is not None and record.session.id in here:
+                self.mark_seen(record.session.id, record.marked.at)
         for record in new:
             self.add(record, {image: other.image(image) for image in {trial.image for trial in record.trials}})
         known = {tuple(code.model_dump().values()) for code in self.codes()}
@@ -230,14 +242,16 @@ class QuizStore:
             trials = self._by_session("quiz_trials", Trial, session)
             answers = self._by_session("quiz_answers", Answer, session)
             ends = self._by_session("quiz_ends", End, session)
+            marks = self._by_session("quiz_seen", Seen, session)
             where, values = ("", ()) if session is None else ("WHERE id = ?", (session,))
             found = []
             for row in self._rows("quiz_sessions", Session, f"{where} ORDER BY began, id", values):
                 end = next(iter(ends.pop(row.id, [])), None)
-                record = Record(row, tuple(trials.pop(row.id, [])), tuple(answers.pop(row.id, [])), end)
+                mark = next(iter(marks.pop(row.id, [])), None)
+                record = Record(row, tuple(trials.pop(row.id, [])), tuple(answers.pop(row.id, [])), end, mark)
                 self._check(record)
                 found.append(record)
-            if lost := [*trials, *answers, *ends]:
+            if lost := [*trials, *answers, *ends, *marks]:
                 raise ValueError(f"the session {lost[0]!r:.40} is missing")
             return found
 
@@ -253,6 +267,10 @@ class QuizStore:
         for image in {trial.image for trial in trials}:
             if not self._db.execute("SELECT 1 FROM quiz_images WHERE sha256 = ?", (image,)).fetchone():
                 self._insert("quiz_images", [(image, images[image])])
+
+    def _mark(self, session: str, seen: Seen) -> None:
+        if not self._db.execute("SELECT 1 FROM quiz_seen WHERE session = ?", (session,)).fetchone():
+            self._insert("quiz_seen", [(session, seen.at)])
 
     def _trial_to_answer(self, session: str, n: int) -> Trial:
         self._refuse_unknown(session)

@@ -67,6 +67,10 @@ class Rater:
         return state
 
     def end(self, seen: bool = False) -> str:
-        """End the session, and return its results' page."""
+        """End the session, and return its last page."""
         assert self.post(f"/{self.session}/end", {"seen": seen}).json()["ended"]
         return self.client.get(f"{self.address}/{self.session}").text
+
+    def results(self) -> str:
+        """The page of an ended session that shows its images."""
+        return self.client.get(f"{self.address}/{self.session}/results").text

@@ -141,8 +141,8 @@ def test_a_browser_that_has_shown_the_run_is_known(run: Path, path: str, seen: b
         if path:
             assert rater.client.get(path.format(id=rater.address.removeprefix("/quiz/"))).status_code == 200
         assert ("does not count" in rater.client.get(rater.address).text) == seen
-        assert rater.begin("Kim").record().session.seen == seen
-        assert rater.begin("Lee", seen=True).record().session.seen, "who says so is believed"
+        assert rater.begin("Kim").record().seen == seen
+        assert rater.begin("Lee", seen=True).record().seen, "who says so is believed"
 
 
 def test_who_opens_the_run_meanwhile_does_not_count(run: Path) -> None:
@@ -153,12 +153,63 @@ def test_who_opens_the_run_meanwhile_does_not_count(run: Path) -> None:
         assert standing(rater.record(), DIGITS).why == "the rater knew the run's images"
 
 
+def test_a_session_that_goes_on_after_its_images_were_seen_does_not_count(run: Path) -> None:
+    def counts(name: str, **given: Any) -> bool:
+        with quiz(run) as rater:  # a server that knows nothing of the one before
+            rater.begin(name, **given).take()
+            rater.end()
+            return standing(rater.record(), DIGITS).counts
+
+    with quiz(run) as rater:
+        for name in ("Ann", "Ben"):
+            rater.begin(name).take(most=3)
+    assert not counts("Ann", seen=True), "ticked when it goes on"
+    assert counts("Ben")
+    with quiz(run) as rater:
+        rater.begin("Cem").take(most=3)
+        rater.client.get(rater.address.replace("/quiz/", "/run/"))
+    assert not counts("Cem"), "the run was opened before another start"
+
+
+def test_after_the_results_nobody_else_counts_in_this_browser(run: Path) -> None:
+    with quiz(run) as rater:
+        rater.begin("Ann").take()
+        assert rater.client.get(f"{rater.address}/{rater.session}/results").status_code == 400, "it has not ended"
+        end = rater.end()
+        assert "<img" not in end
+        assert "class" not in re.sub("<[^>]*>", "", end).split("Hand over")[0], "what was shown is behind a click"
+        ann = rater.session
+        rater.begin("Ben").take()
+        rater.end()
+        assert standing(rater.record(), DIGITS).counts, "the last page shows nothing"
+        rater.begin("Cem").take(most=3)
+        ben, rater.session = rater.session, ann
+        assert rater.results().count("<img") == 20
+        rater.session = ben
+        rater.take()
+        assert "do not count" in rater.end()
+        assert "does not count" in rater.client.get(rater.address).text
+
+
+def test_a_copy_of_a_run_whose_images_were_shown_is_known(run: Path) -> None:
+    shutil.copytree(run, run.parent / "copy")
+    tokens = Tokens()
+    with StoredRun(run) as stored, client(run.parent, tokens, welcome=False) as browser:
+        copy, own = f"/quiz/{stored.meta.id}", f"/quiz/{stored.meta.id}-2"
+        assert "does not count" not in browser.get(copy, params={"token": tokens.start}).text
+        rater = Rater(browser, tokens, run.parent / "copy", copy).begin("Kim")
+        assert browser.get(own.replace("/quiz/", "/run/")).status_code == 200
+        assert rater.record().seen, "an open session about the same images"
+        assert "does not count" in browser.get(copy).text
+        assert rater.begin("Lee").record().seen
+
+
 def test_the_last_page_has_verdicts_from_five_raters_on(run: Path) -> None:
     def pages(name: str) -> str:
         with quiz(run) as rater:
             rater.begin(name).take()
             assert "Thank you" not in rater.client.get(f"{rater.address}/{rater.session}").text, "before the end no results"
-            return rater.end()
+            return rater.end() + rater.results()
 
     page = pages("Ann")
     assert "Your answers count." in page

@@ -109,7 +109,7 @@ def test_a_quiz_is_taken_from_the_link_to_the_verdict_with_a_kill_in_the_middle(
         page.wait_for_url(re.compile(before.session.id))
         take(page, run, press_digit)
         page.locator("#not-seen").click()
-        page.locator(".said").wait_for()
+        page.locator(".lead").wait_for()
         assert "Your answers count" in page.locator("main").inner_text()
         assert "4 more are needed" in page.locator("main").inner_text()
         assert complaints == []
@@ -122,7 +122,8 @@ def test_a_quiz_is_taken_from_the_link_to_the_verdict_with_a_kill_in_the_middle(
             for seed in range(4):  # four more raters of the same mind
                 session = kim.session.model_copy(update={"id": session_id(seed), "seed": seed, "rater": f"rater {seed}"})
                 store.add(kim._replace(session=session), images)
-        page.reload()
+        page.get_by_role("link", name="Show the images and the verdicts").click()
+        page.locator("li img").first.wait_for()
         assert page.locator("tr", has_text="recognised").count() == 10
         save_screenshot(page, "quiz-verdicts")
         page.goto(re.sub(r"/quiz/(\w+).*", r"/run/\1", page.url))
@@ -227,8 +228,11 @@ def test_every_page_of_the_quiz_is_sound(root: Path, tmp_path: Path, browser: An
         page.locator("#last").wait_for()
         sound("last")
         page.locator("#was-seen").click()
-        page.locator(".said").wait_for()
+        page.locator(".lead").wait_for()
         assert "do not count: the rater knew" in page.locator(".lead").inner_text()
+        sound("end")
+        page.get_by_role("link", name="Show the images and the verdicts").click()
+        page.locator(".said").wait_for()
         sound("results")
         assert complaints == []
     write_quiz(run, tmp_path / "quiz.html", desk, 1)

@@ -14,10 +14,11 @@ import pytest
 
 from evofool.errors import StoreError
 from evofool.quiz.materials import trial_id
-from evofool.quiz.schema import Answer, Code, End
+from evofool.quiz.raters import standing
+from evofool.quiz.schema import Answer, Code, End, Seen
 from evofool.quiz.store import FILE, SIMULATED_FILE, QuizStore, trial_ids
 from evofool.run.lock import lock_run
-from tests.quiz.samples import made, record, session, take
+from tests.quiz.samples import DIGITS, made, record, session, take
 
 
 def test_a_session_reads_back_as_it_was_answered(tmp_path: Path) -> None:
@@ -69,13 +70,14 @@ def test_an_answer_is_taken_once_in_order_and_only_from_the_options(tmp_path: Pa
         assert store.records()[0].answers[0] == first
 
 
-TABLE_NAMES = ["quiz_sessions", "quiz_trials", "quiz_answers", "quiz_ends", "quiz_codes", "quiz_images"]
+TABLE_NAMES = ["quiz_sessions", "quiz_trials", "quiz_answers", "quiz_ends", "quiz_seen", "quiz_codes", "quiz_images"]
 
 
 @pytest.mark.parametrize("table", TABLE_NAMES)
 def test_rows_are_only_appended(tmp_path: Path, table: str) -> None:
     with QuizStore.open(tmp_path, write=True) as store:
         take(store, record("perfect", 1), made(1).images)
+        store.mark_seen(record("perfect", 1).session.id, 3.0)
         store.code([Code(answer="blob", classes=(), coder="Kim", at=5.0)])
     with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as db:
         before = db.execute(f"SELECT * FROM {table}").fetchall()
@@ -174,6 +176,27 @@ def test_sessions_of_another_file_are_added_once(tmp_path: Path) -> None:
         assert [code.classes for code in a.codes()] == [(1,), (2,)]
 
 
+def test_a_session_that_was_marked_as_seen_stays_so_wherever_it_is_copied(tmp_path: Path) -> None:
+    asked = record("perfect", 1)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    with QuizStore.open(tmp_path / "a", write=True) as a, QuizStore.open(tmp_path / "b", write=True) as b:
+        take(a, asked, made(1).images)
+        assert b.add_all(a) == 1
+        assert standing(b.records()[0], DIGITS).counts
+        a.mark_seen(asked.session.id, 3.0)
+        a.mark_seen(asked.session.id, 9.0)
+        assert a.records() == [asked._replace(marked=Seen(at=3.0))]
+        assert standing(a.records()[0], DIGITS).why == "the rater knew the run's images"
+        assert b.add_all(a) == 0
+        assert b.records() == a.records()
+        with pytest.raises(StoreError, match="has no session"):
+            a.mark_seen("f" * 32, 1.0)
+        with QuizStore.open(tmp_path / "c", write=True) as c:
+            c.add_all(b)
+            assert c.records() == a.records()
+
+
 def test_what_is_no_quiz_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"has no answers yet \(it has no quiz.db\)"):
         QuizStore.open(tmp_path)
@@ -205,6 +228,7 @@ DAMAGE = {
     "a text": ("UPDATE quiz_trials SET image = 'x' WHERE n = 0", "quiz_trials: image"),
     "a kind": ("UPDATE quiz_sessions SET kind = 'robot'", "quiz_sessions: kind"),
     "a gap": ("DELETE FROM quiz_answers WHERE n = 3", "lacks a row of quiz_answers"),
+    "a mark of no session": ("INSERT INTO quiz_seen VALUES ('x', 1.0)", "the session 'x' is missing"),
     "no session": ("DELETE FROM quiz_sessions", "the session .* is missing"),
     "deep JSON": (
         "UPDATE quiz_trials SET options = replace(hex(zeroblob(9)), '0', '[')",
