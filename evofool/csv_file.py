@@ -14,6 +14,7 @@ from evofool.whole_file import whole_file
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the start of a formula, as OWASP's page on CSV injection lists it."""
 
+_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}  # spreadsheets write them where a comma is the decimal mark
 
 MOST_BYTES = 1 << 26
 """Of a file that is read."""
@@ -46,8 +47,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file with a header, in UTF-8: by column, its text; cells that a row lacks are empty.
 
     Empty rows are left out, and so is the apostrophe that write_csv puts before a formula. StoreError, with the line, for
-    a file that cannot be read, is longer than MOST_BYTES, is no such CSV, names a column twice, or has a row with more cells
-    than columns.
+    a file that cannot be read, is longer than MOST_BYTES, is no such CSV, separates its cells by semicolons or tabs, names a
+    column twice, or has a row with more cells than columns.
     """
     try:
         refuse_no_file(path)
@@ -67,6 +68,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     try:
         columns = next(table, [])
+        if other := next((name for mark, name in _OTHER_MARKS.items() if len(columns) == 1 and mark in columns[0]), ""):
+            raise StoreError(f"{path}: its only column is {columns[0]!r:.80}; separate cells by commas, not by {other}")
         if twice := next((name for k, name in enumerate(columns) if name in columns[:k]), None):
             raise StoreError(f"{path}: the column {twice!r:.80} stands there twice")
         for cells in table:

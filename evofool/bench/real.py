@@ -70,13 +70,18 @@ def real_sample(
     real_images.
     """
     if source == DIGITS and not Path(source).is_dir():
-        real = _digits(target)
-        rows = np.array(choose(real.classes.tolist()), np.int64)
-        return real.some(rows), real.classes[rows].tolist()
+        return digits_sample(target, choose)
     found = find_photographs(Path(source), target.labels)
     chosen = [found[row] for row in choose([photo.class_id for photo in found])]
     images = [part for part, _, _ in photographs(chosen, target)]
     return np.concatenate(images), [photo.class_id for photo in chosen]
+
+
+def digits_sample(target: Target, choose: Callable[[Sequence[int]], Sequence[int]]) -> tuple[np.ndarray, list[int]]:
+    """As real_sample of "digits", also where the current directory has a folder of this name."""
+    real = _digits(target)
+    rows = np.array(choose(real.classes.tolist()), np.int64)
+    return real.some(rows), real.classes[rows].tolist()
 
 
 def with_progress(real: RealImages, report: Callable[[str], None]) -> RealImages:

@@ -41,15 +41,14 @@ def quiz_desk(images: Path | None, trust: bool = False, classes: Collection[int]
 
     classes: whose elites are asked about; None: all.
     """
-    from evofool.bench.real import DIGITS, real_sample
+    from evofool.bench.real import digits_sample, real_sample
     from evofool.gallery.quiz_desk import QuizDesk
     from evofool.quiz.materials import pick_real
     from evofool.run.measure import unloaded_target
 
-    source = DIGITS if images is None else str(images)
-
     def real(run: "StoredRun", seed: int) -> "tuple[np.ndarray, list[int]]":
-        return real_sample(source, unloaded_target(run), partial(pick_real, seed))
+        target, choose = unloaded_target(run), partial(pick_real, seed)
+        return digits_sample(target, choose) if images is None else real_sample(str(images), target, choose)
 
     return QuizDesk(real, trust, classes)
 

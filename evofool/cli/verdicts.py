@@ -48,7 +48,7 @@ def verdicts(
     """
     from evofool.cli.console import refuse_unwritable
     from evofool.errors import StoreError
-    from evofool.quiz.answer_csv import import_answers, read_codes, write_answers, write_to_code
+    from evofool.quiz.answer_csv import import_answers, read_answers, read_codes, write_answers, write_to_code
     from evofool.quiz.of_run import names_of, run_verdicts
     from evofool.quiz.raters import standing
     from evofool.quiz.store import QuizStore
@@ -60,7 +60,8 @@ def verdicts(
         refuse_unwritable(path)
     with StoredRun(folder) as stored:
         done = dict[str, Any]()
-        if answers is not None or add or codes is not None:
+        sheet = read_answers(answers) if answers is not None else None
+        if sheet is not None or add or codes is not None:
             with QuizStore.open(stored.folder, write=True) as store:
                 for other in add or ():
                     with StoredRun(other) as source, QuizStore.open(source.folder) as from_:
@@ -71,10 +72,11 @@ def verdicts(
                     found = read_codes(codes, names_of(stored.labels, []), coder.strip(), time.time())
                     store.code(found)
                     done["coded"] = {"names": len(found), "coder": coder.strip()}
-                if answers is not None:
-                    taken = import_answers(answers, store, names_of(stored.labels, store.codes()), time.time())
+                if sheet is not None:
+                    taken = import_answers(sheet, store, names_of(stored.labels, store.codes()), time.time())
                     left_out = [{"rater": rater, "why": why} for rater, why in taken.left_out]
-                    done["imported"] = {"file": str(answers), "raters": list(taken.raters), "left_out": left_out}
+                    raters = {"raters": list(taken.raters), "again": list(taken.again), "left_out": left_out}
+                    done["imported"] = {"file": str(answers), **raters}
         records, coded = list["Record"](), []
         if QuizStore.exists(stored.folder):
             with QuizStore.open(stored.folder) as store:
@@ -104,6 +106,7 @@ def _notes(done: dict[str, Any]) -> list[str]:
         notes.append(f"{coded['names']} names coded by {coded['coder']}")
     if imported := done.get("imported"):
         notes.append(f"{len(imported['raters'])} raters of {imported['file']} imported")
+        notes += [f"  {rater} answered before, by the pseudonym; two sessions are one rater" for rater in imported["again"]]
         notes += [f"  not imported: {left['rater']}: {left['why']}" for left in imported["left_out"]]
     if exported := done.get("exported"):
         notes.append(f"{exported['answers']:,} answers: {exported['file']}")

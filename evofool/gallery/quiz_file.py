@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evofool.gallery.quiz_desk import QuizDesk, asked, expected, keys_of
+from evofool.gallery.quiz_desk import QuizDesk, QuizError, asked, expected, keys_of
 from evofool.gallery.templating import STATIC, environment
 from evofool.pages.html_page import opening
 from evofool.pages.stylesheet import STYLE
@@ -20,7 +20,7 @@ from evofool.run.stored import StoredRun
 from evofool.whole_file import write_whole
 
 MOST_SESSIONS = 1000
-LARGEST_BY_DEFAULT = 20_000_000  # bytes
+LARGEST_BY_DEFAULT, LARGEST = 20_000_000, 100_000_000  # bytes
 SESSIONS_BY_DEFAULT = 10
 
 
@@ -39,7 +39,8 @@ def write_quiz(
     """Draw sessions of kind "page", store them in the run's quiz, and write the page that asks one of them of each rater.
 
     sessions: how many; None: SESSIONS_BY_DEFAULT, or as many as keep the page below LARGEST_BY_DEFAULT bytes, at least one.
-    report: is called with the number drawn so far.
+    report: is called with the number drawn so far. QuizError if so many make the page larger than LARGEST bytes, as
+    estimated from the first one.
 
     The page has no classes and no kinds of images. A session in it is compressed, so that nothing of it is read by chance.
     Whoever takes the trouble to unpack it finds the images in the order in which they are asked, one that is repeated by
@@ -57,6 +58,11 @@ def write_quiz(
         trials = len(record.trials)
         elites = sum(trial.kind == "elite" and trial.block == CHOICE for trial in record.trials)
         report(len(packed))
+        if sessions is not None and len(packed) == 1 and (fit := max(1, LARGEST // size)) < sessions:
+            raise QuizError(
+                f"a page with {sessions} sessions would be larger than {LARGEST / 1e6:.0f} MB, the most that a browser "
+                f"should read; at most {fit} fit: --sessions {fit}, or fewer --classes"
+            )
         if sessions is None and size + len(text) > LARGEST_BY_DEFAULT:
             break
     keys = keys_of(names)

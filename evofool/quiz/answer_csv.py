@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,25 @@ from evofool.errors import StoreError
 from evofool.json_text import parse_json
 from evofool.quiz.materials import session_id, trial_id
 from evofool.quiz.names import Names
-from evofool.quiz.raters import standing
+from evofool.quiz.raters import person, standing
 from evofool.quiz.schema import CHOICE, MOST_TEXT, NAMING, NOTHING_OF_THESE, Answer, Code, End, Record, Trial
 from evofool.quiz.store import QuizStore, refuse_answer, trial_ids
 from evofool.targets.labels import class_of
+from evofool.text import shortened, visible
 
 COLUMNS = (
     "participant", "session", "trial_index", "trial_type", "trial", "stimulus", "kind", "class", "options", "response",
-    "answer", "rt", "time_elapsed", "seen", "simulated", "counts", "why",
+    "answer", "rt", "time_elapsed", "ended", "seen", "simulated", "counts", "why",
 )  # fmt: skip
-"""Of an export: those of jsPsych (trial_index, trial_type, stimulus, response, rt and time_elapsed in ms), and our own."""
+"""Of an export: those of jsPsych (trial_index, trial_type, stimulus, response, rt and time_elapsed in ms), and our own, such
+as ended, when the session ended, in UTC by ISO 8601."""
 
 _RATER = ("participant", "participant_id", "subject", "subject_id", "PROLIFIC_PID")
 _PSYCHOPY_ANSWER = (".keys", ".text", ".clicked_name", ".response")
 _NO_RESPONSE = {"", "none", "null"}
 _NOTHING_OF_THESE = {*_NO_RESPONSE, "n", "nothing", "nothing of these"}
 _TO_CODE = ("answer", "names")
+_DAY = 86400.0  # seconds by which a rater's clock may be wrong
 
 
 def write_answers(path: Path, records: Sequence[Record], names: Names) -> int:
@@ -44,13 +48,38 @@ def write_answers(path: Path, records: Sequence[Record], names: Names) -> int:
 
 @dataclass(frozen=True)
 class Imported:
-    """raters: those whose sessions were stored. left_out: others, each with the reason."""
+    """raters: those whose sessions were stored. left_out: others, each with the reason.
+
+    again: those of the first who have answered another session, by the pseudonym. Two sessions of one are one rater.
+    """
 
     raters: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
+    again: tuple[str, ...] = ()
 
 
-def import_answers(path: Path, store: QuizStore, names: Names, now: float) -> Imported:
+@dataclass(frozen=True)
+class AnswerFile:
+    """The rows of a CSV file that are answers, each with its number and the id of its trial."""
+
+    path: Path
+    rows: tuple[tuple[int, str, dict[str, str]], ...]
+
+
+def read_answers(path: Path) -> AnswerFile:
+    """The answers in a CSV file; StoreError, naming its columns, if no row has a trial. The file is read as by read_csv."""
+    rows = read_csv(path)
+    found = tuple((number, name, row) for number, row in enumerate(rows, start=1) if (name := _trial_of(row)))
+    if not found:
+        columns = ", ".join(f"{name!r:.40}" for name in rows[0]) if rows else "none, as it has no rows"
+        raise StoreError(
+            f"{path} has no answers: no row has the id of a trial in the column trial, or as the file name in stimulus or "
+            f"image; its columns are {shortened(columns, 400)}"
+        )
+    return AnswerFile(path, found)
+
+
+def import_answers(file: AnswerFile, store: QuizStore, names: Names, now: float) -> Imported:
     """Store the answers to a page of this quiz (a session of kind "page") that a CSV file has, one session for each rater.
 
     A row is one answer. It has `trial`, or the trial's id as the file name of `stimulus` or `image`; `participant` (or
@@ -58,34 +87,35 @@ def import_answers(path: Path, store: QuizStore, names: Names, now: float) -> Im
     PsychoPy does, one column that ends with .keys, .text, .clicked_name or .response and one with .rt in seconds. A choice
     is the position of the option in jsPsych (after the last: nothing of these), and its label in PsychoPy. `seen`, if it is
     there, is true for raters who know the images. Rows without a trial are left out, such as those of instructions. now:
-    seconds since 1970, the time of the import.
+    seconds since 1970, the time of the import. `ended`, if it is there, is the time at which the session ended, by ISO 8601;
+    now if it is not, or if it is in the future or before the page was made, by more than a day.
 
     Raters whose answers are not complete, or who chose before they had named everything, are left out, as are those who are
-    stored already. Whether the others count is decided as for any session (raters.standing). StoreError, naming the row, for
-    an unknown trial, a trial answered twice, an invalid answer or time; then nothing is stored.
+    stored already, and a second one with the pseudonym of another rater of the same session. Whether the others count is
+    decided as for any session (raters.standing). StoreError, naming the row, for an unknown trial, a trial answered twice,
+    an invalid answer or time; then nothing is stored.
     """
     pages = [record for record in store.records() if record.session.kind == "page"]
     known = {name: (page, page.trials[n]) for page in pages for name, n in trial_ids(page).items()}
     found: dict[tuple[str, str], _Sheet] = {}
-    for number, row in enumerate(read_csv(path), start=1):
-        where = f"{path}, row {number}"
-        name = _trial_of(row)
-        if name is None:
-            continue
+    for number, name, row in file.rows:
+        where = f"{file.path}, row {number}"
         if name not in known:
             raise StoreError(f"{where}: {name!r:.80} is no trial of {store.path}; import it where its page was made")
         page, trial = known[name]
-        rater = next((row[column].strip() for column in _RATER if row.get(column, "").strip()), "")
+        rater = visible(next((row[column].strip() for column in _RATER if row.get(column, "").strip()), ""))
         if not 0 < len(rater) <= MOST_TEXT:
             raise StoreError(f"{where}: no rater; one of the columns {', '.join(_RATER)} has to name them, briefly")
-        sheet = found.setdefault((page.session.id, rater), _Sheet(page, rater, {}, [], []))
+        sheet = found.setdefault((page.session.id, rater), _Sheet(page, rater, {}, [], [], []))
         if trial.n in sheet.answers:
-            raise StoreError(f"{where}: {rater} answers this trial twice")
+            raise StoreError(f"{where}: {rater} answers this trial twice; two raters need two pseudonyms")
         sheet.answers[trial.n] = _answer_of(row, trial, names, now, where)
         sheet.blocks.append(trial.block)
         sheet.seen.append(row.get("seen", "").strip().casefold() in ("1", "true", "yes"))
-    stored = {record.session.id for record in store.records()}
-    taken, left_out = list[str](), list[tuple[str, str]]()
+        sheet.ended.append(_time_of(row.get("ended", ""), page.session.began, now))
+    stored = {record.session.id: record for record in store.records() if record.session.kind == "person"}
+    people = {person(record.session.rater) for record in stored.values()}
+    taken, again, left_out = list[str](), list[str](), list[tuple[str, str]]()
     for sheet in found.values():
         if why := sheet.fault(stored):
             left_out.append((sheet.rater, why))
@@ -93,7 +123,10 @@ def import_answers(path: Path, store: QuizStore, names: Names, now: float) -> Im
             record = sheet.record(now)
             store.add(record, {image: store.image(image) for image in {trial.image for trial in record.trials}})
             taken.append(sheet.rater)
-    return Imported(tuple(taken), tuple(left_out))
+            if person(sheet.rater) in people:
+                again.append(sheet.rater)
+            people.add(person(sheet.rater))
+    return Imported(tuple(taken), tuple(left_out), tuple(again))
 
 
 def write_to_code(path: Path, texts: Sequence[str]) -> None:
@@ -120,17 +153,21 @@ def read_codes(path: Path, names: Names, coder: str, now: float) -> list[Code]:
 
 @dataclass(frozen=True)
 class _Sheet:
-    """The answers of one rater to one page, with their blocks in the order of the file."""
+    """The answers of one rater to one page, with their blocks in the order of the file. ended: by row, if it is known."""
 
     page: Record
     rater: str
     answers: dict[int, Answer]
     blocks: list[int]
     seen: list[bool]
+    ended: list[float | None]
 
-    def fault(self, stored: set[str]) -> str:
+    def fault(self, stored: Mapping[str, Record]) -> str:
         if self._id() in stored:
-            return "stored already"
+            there = [(answer.answer, answer.chosen) for answer in stored[self._id()].answers]
+            if there == [(answer.answer, answer.chosen) for _, answer in sorted(self.answers.items())]:
+                return "stored already"
+            return "another rater of this session has this pseudonym and other answers; give one of them another in the file"
         if len(self.answers) < len(self.page.trials):
             return f"{len(self.answers)} of {len(self.page.trials)} trials are answered"
         if self.blocks != sorted(self.blocks):
@@ -139,9 +176,10 @@ class _Sheet:
 
     def record(self, now: float) -> Record:
         page = self.page.session
-        about = {"id": self._id(), "kind": "person", "rater": self.rater, "page": page.id, "began": now}
-        answers = tuple(self.answers[n] for n in range(len(self.page.trials)))
-        end = End(at=now, seen=any(self.seen))
+        at = max((time for time in self.ended if time is not None), default=now)
+        about = {"id": self._id(), "kind": "person", "rater": self.rater, "page": page.id, "began": at}
+        answers = tuple(self.answers[n].model_copy(update={"at": at}) for n in range(len(self.page.trials)))
+        end = End(at=at, seen=any(self.seen))
         return Record(page.model_copy(update=about), self.page.trials, answers, end)
 
     def _id(self) -> str:
@@ -150,7 +188,7 @@ class _Sheet:
 
 def _rows(record: Record, names: Names) -> Iterator[dict[str, Any]]:
     session, found = record.session, standing(record, names)
-    seen = session.seen or bool(record.end and record.end.seen)
+    ended = datetime.fromtimestamp(record.end.at, UTC).isoformat() if record.end else None
     named: frozenset[int] | None
     for trial, answer in record.pairs:
         if trial.block == CHOICE:
@@ -162,7 +200,8 @@ def _rows(record: Record, names: Names) -> Iterator[dict[str, Any]]:
             session.rater, session.id, trial.n, "choice" if trial.block == CHOICE else "naming",
             trial_id(session.seed, trial.n), trial.image, trial.kind, _labels(trial.classes, names),
             _labels(trial.options, names), response, None if named is None else _labels(sorted(named), names), answer.rt_ms,
-            (answer.at - session.began) * 1000, int(seen), int(session.kind == "simulated"), int(found.counts), found.why,
+            (answer.at - session.began) * 1000, ended, int(record.seen), int(session.kind == "simulated"), int(found.counts),
+            found.why,
         )  # fmt: skip
         yield dict(zip(COLUMNS, values, strict=True))
 
@@ -182,6 +221,16 @@ def _trial_of(row: Mapping[str, str]) -> str | None:
     return None
 
 
+def _time_of(text: str, earliest: float, now: float) -> float | None:
+    """Seconds since 1970 of a time by ISO 8601, at most now; None if there is none, or none that can be."""
+    try:
+        found = datetime.fromisoformat(text.strip())
+        time = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return min(time, now) if earliest - _DAY <= time <= now + _DAY else None
+
+
 def _answer_of(row: Mapping[str, str], trial: Trial, names: Names, now: float, where: str) -> Answer:
     if "response" in row and "rt" in row:
         text, time, scale, choose = row["response"], row["rt"], 1.0, _by_position
@@ -196,6 +245,7 @@ def _answer_of(row: Mapping[str, str], trial: Trial, names: Names, now: float, w
     if not 0 <= rt_ms < math.inf:
         raise StoreError(f"{where}: {time!r:.40} is no time of an answer")
     if trial.block == NAMING:
+        text = visible(text)
         if len(text) > MOST_TEXT:
             raise StoreError(f"{where}: a name of {len(text):,} characters; {MOST_TEXT} are the most")
         return Answer(n=trial.n, answer="" if text.casefold() in _NO_RESPONSE else text, rt_ms=rt_ms, at=now)

@@ -15,6 +15,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from evofool.cli.in_browser import quiz_desk
+from evofool.errors import TargetError
+from evofool.gallery import quiz_file
+from evofool.gallery.quiz_desk import QuizError
 from evofool.gallery.quiz_file import write_quiz
 from evofool.gallery.security import Tokens
 from evofool.images import decode_png, encode_png, pixel_sha256, save_png
@@ -312,6 +315,13 @@ def test_a_page_in_one_file_has_sessions_without_classes(run: Path, tmp_path: Pa
     assert "unsafe" not in page
 
 
+def test_a_page_that_would_be_too_large_is_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quiz_file, "LARGEST", 200_000)
+    with pytest.raises(QuizError, match=r"with 1000 sessions would be larger than 0 MB.*; at most (\d+) fit: --sessions \1"):
+        write_quiz(run, tmp_path / "quiz.html", quiz_desk(None), 1000)
+    assert not (tmp_path / "quiz.html").exists()
+
+
 def test_labels_of_a_page_are_not_read_in_its_source(tmp_path: Path) -> None:
     labels = [f"object {k}" for k in range(11)] + ["<img src=x onerror=alert(1)></script>"]
     names = Names(labels)
@@ -333,7 +343,14 @@ def test_labels_of_a_page_are_not_read_in_its_source(tmp_path: Path) -> None:
     assert all(len(trial["options"]) in (0, 10) for trial in session["trials"])
 
 
-def test_the_command_says_what_it_lacks(call: Call, tmp_path: Path, run: Path) -> None:
+def test_a_server_is_not_asked_for_options_without_a_limit(tmp_path: Path) -> None:
+    with StoredRun(made_up_run(tmp_path / "run", ANIMALS)) as stored:
+        stored.recipe = stored.recipe.model_copy(update={"target": "https://example.org/score"})
+        with pytest.raises(TargetError, match=r"every session asks this server about 40 images.*max_requests=100"):
+            quiz_desk(None, trust=True).load(stored)
+
+
+def test_the_command_says_what_it_lacks(call: Call, tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     animals = made_up_run(tmp_path / "animals", ANIMALS)
     found = call("quiz", animals)
     assert (found.code, "--images DIR" in found.err) == (2, True)
@@ -341,6 +358,12 @@ def test_the_command_says_what_it_lacks(call: Call, tmp_path: Path, run: Path) -
     found = call("quiz", animals, "--images", tmp_path / "real")
     assert found.code == 2
     assert call("quiz", run, "--sessions", "3").code == 2
+    for k in range(12):
+        save_png(np.full((1, 8, 8), 20 * k, np.uint8), tmp_path / "animals-real" / f"{k:03}" / "a.png")
+    found = call("quiz", animals, "--images", tmp_path / "animals-real")
+    assert (found.code, "box" in found.err, found.out) == (2, True, ""), "before the address is told"
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)  # a folder that has the name of the built-in digits
     found = call("quiz", run, "--html", tmp_path / "a.html", "--sessions", "2")
     assert found.code == 0, found.err
     assert "2 sessions of 6" in found.out

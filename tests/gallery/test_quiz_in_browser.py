@@ -5,6 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +35,8 @@ pytestmark = pytest.mark.slow
 
 _SLOWLY = "const now = performance.now.bind(performance); performance.now = () => now() - 700"
 """As if every image had been looked at for 0.7 s longer: the rules do not count raters who answer within 0.3 s."""
+_PATIENCE = 120.0
+"""Seconds in which a server has to say its address."""
 _STEP = "#trial[data-shown]:visible, #intro:visible, #last:visible, #stopped:visible"
 
 
@@ -39,11 +44,22 @@ _STEP = "#trial[data-shown]:visible, #intro:visible, #last:visible, #stopped:vis
 def quiz_process(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`evofool quiz RUN` in a process of its own, and the address that it prints."""
     command = [sys.executable, "-m", "evofool", "quiz", str(run), "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+    ):
+        late = threading.Timer(_PATIENCE, process.kill)  # then readline ends
+        late.start()
         try:
             assert process.stdout is not None
-            yield process, re.findall(r"http://\S+", process.stdout.readline())[0]
+            line = process.stdout.readline()
+            late.cancel()
+            complaints.seek(0)
+            found = re.findall(r"http://\S+", line)
+            assert found, f"no address after {_PATIENCE:.0f} s at the most, but {line!r} and {complaints.read()!r}"
+            yield process, found[0]
         finally:
+            late.cancel()
             process.kill()
 
 
@@ -177,11 +193,26 @@ def test_a_page_in_one_file_is_taken_reloaded_and_imported(tmp_path: Path, brows
     assert "1 of 1 sessions count" in found.out
     with QuizStore.open(run) as store:
         taken = store.records()[-1]
-    assert taken.session.rater == "=Kim"
+    assert re.fullmatch("=Kim-[0-9a-v]{5}", taken.session.rater), "two raters may choose one pseudonym"
+    assert taken.end is not None
+    assert abs(taken.end.at - time.time()) < 3600, "when the rater ended, not when it is imported"
     choices = [(trial, answer) for trial, answer in taken.pairs if (trial.block, trial.kind) == (CHOICE, "real")]
     assert [(answer.chosen,) for _, answer in choices] == [trial.classes for trial, _ in choices]
     assert standing(taken, names).real_named == 10
     assert "stored already" in call("verdicts", run, "--import", tmp_path / "answers.csv").out
+
+
+def test_a_page_says_so_in_a_browser_that_cannot_unpack_it(root: Path, tmp_path: Path, browser: Any) -> None:
+    run = Path(shutil.copytree(root / "digits", tmp_path / "run"))
+    write_quiz(run, tmp_path / "quiz.html", quiz_desk(None), 1)
+    context = browser.new_context()
+    context.add_init_script("delete globalThis.DecompressionStream")
+    page, complaints = opened(context, (tmp_path / "quiz.html").as_uri())
+    assert "This browser is too old for the quiz" in page.locator("#fault").inner_text()
+    page.locator("#rater").fill("Kim")
+    assert page.locator("#begin button").is_disabled()
+    assert complaints == []
+    context.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evofool.images import encode_png, pixel_sha256
+from evofool.quiz import of_run
+from evofool.quiz.materials import choose_elites
 from evofool.quiz.of_run import begin, new_session, run_verdicts
 from evofool.quiz.schema import CHOICE
 from evofool.quiz.store import QuizStore
@@ -34,6 +37,24 @@ def test_the_options_of_many_classes_are_the_models_next_guesses(tmp_path: Path)
         # What was begun is stored, and is the same for a page that is loaded again.
         assert store.record(session.id).trials == shown.trials
         assert session.run == stored.meta.id
+
+
+def test_only_the_images_that_are_chosen_are_encoded_and_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = list[str]()
+
+    def counted(image: np.ndarray) -> bytes:
+        encoded.append(pixel_sha256(image))
+        return encode_png(image)
+
+    monkeypatch.setattr(of_run, "encode_png", counted)
+    known = of_run.EliteImages()
+    with StoredRun(made_up_run(tmp_path / "run")) as stored:
+        for seed in (1, 2):
+            found = choose_elites(seed, of_run.candidates(stored.elites(), [], DIGITS, known_images=known))[:4]
+            assert encoded == sorted(set(encoded), key=encoded.index), "each once"
+            assert [candidate.png() for candidate in found] == [encode_png(candidate.pixels()) for candidate in found]
+            assert {candidate.image for candidate in found} <= set(encoded)
+            assert len(encoded) <= 4 * seed
 
 
 def test_seeds_are_secret_by_default(tmp_path: Path) -> None:

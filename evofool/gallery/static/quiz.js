@@ -35,6 +35,7 @@ function ofServer(address) {
     answer: given => call("/answer", given),
     end: seen => call("/end", { seen }),
     image: state => `${address}/${state.trial}.png`,
+    silent: "The server does not answer.",
     hint: "If the quiz was ended, start it again, open its new address, and give the same pseudonym.",
     done: () => location.reload(),
   };
@@ -154,7 +155,7 @@ async function attempt(what) {
 // What failed is tried again when the rater says so. An answer that is stored already is not stored twice.
 function stop(error, what) {
   const gone = error instanceof TypeError;  // as of fetch: nobody answers
-  $("stopped-text").textContent = gone ? "The server does not answer." : error.message;
+  $("stopped-text").textContent = gone ? source.silent : error.message;
   $("stopped-hint").textContent = source.hint;
   pending = what;
   show("stopped");
@@ -188,6 +189,11 @@ function about() {
   return { rater: $("rater").value.trim(), seen: $("seen").checked, viewport, dpr: devicePixelRatio };
 }
 
+function fault(text) {
+  $("fault").textContent = text;
+  $("fault").hidden = false;
+}
+
 function onBegin(begin) {
   async function attemptToBegin(given) {
     $("fault").hidden = true;
@@ -195,8 +201,7 @@ function onBegin(begin) {
     try {
       await begin(given);
     } catch (error) {
-      $("fault").textContent = error instanceof TypeError ? "The server does not answer." : error.message;
-      $("fault").hidden = false;
+      fault(error instanceof TypeError ? "The server does not answer." : error.message);
     }
     document.querySelectorAll("#start button").forEach(each => { each.disabled = false; });
   }
@@ -220,6 +225,17 @@ function stored(name) {
   };
 }
 
+// Two raters of one page may choose the same pseudonym, so some random letters are added. In one browser a pseudonym keeps
+// them: who takes part again is the same rater.
+function withLetters(rater) {
+  const known = stored("evofool-quiz-raters"), all = known.get() ?? {}, key = rater.toLowerCase();
+  if (!Object.hasOwn(all, key)) {
+    all[key] = Array.from(crypto.getRandomValues(new Uint8Array(5)), byte => (byte % 32).toString(32)).join("");
+    known.set(all);
+  }
+  return `${rater}-${all[key]}`;
+}
+
 async function unpacked(text) {
   const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
@@ -237,7 +253,7 @@ function ofFile(page) {
     begun: () => memory.get() !== null,
     begin: async given => {
       const drawn = crypto.getRandomValues(new Uint32Array(1))[0] % page.sessions.length;
-      memory.set({ drawn, rater: given.rater, known: given.seen, seen: null, began: Date.now(), answers: [] });
+      memory.set({ drawn, rater: withLetters(given.rater), known: given.seen, seen: null, began: Date.now(), answers: [] });
     },
     state: async () => { await load(); return now(memory.get()); },
     answer: async ({ trial, response, rt }) => {
@@ -248,22 +264,28 @@ function ofFile(page) {
       }
       return now(kept);
     },
-    end: async seen => { const kept = memory.get(); kept.seen = seen || kept.known; memory.set(kept); return now(kept); },
+    end: async seen => {
+      const kept = { ...memory.get(), ended: new Date().toISOString() };
+      kept.seen = seen || kept.known;
+      memory.set(kept);
+      return now(kept);
+    },
     image: state => `data:image/png;base64,${session.images[state.image]}`,
-    hint: "",
+    silent: "This browser cannot show the image.",
+    hint: "Save this page as a file, if it was opened in a mail program, and open that in another browser.",
     done: () => finish(memory.get(), session),
     clear: memory.clear,
   };
 }
 
-const COLUMNS = ["participant", "trial_index", "trial_type", "trial", "response", "rt", "time_elapsed", "seen"];
+const COLUMNS = ["participant", "trial_index", "trial_type", "trial", "response", "rt", "time_elapsed", "ended", "seen"];
 
 function csvOf(kept, session) {
   // A spreadsheet would take some texts for formulas: an apostrophe in front, as in all tables of evofool.
   const cell = value => `"${String(value).replace(/^(?=[=+\-@\t\r])/, "'").replaceAll('"', '""')}"`;
   const rows = kept.answers.map(([response, rt, elapsed], n) => {
     const { trial, block } = session.trials[n], kind = block === CHOICE ? "choice" : "naming";
-    return [cell(kept.rater), n, kind, trial, cell(response), rt.toFixed(1), elapsed, Number(kept.seen)];
+    return [cell(kept.rater), n, kind, trial, cell(response), rt.toFixed(1), elapsed, kept.ended, Number(kept.seen)];
   });
   return [COLUMNS, ...rows].map(row => row.join(",")).join("\r\n") + "\r\n";
 }
@@ -283,11 +305,16 @@ async function start() {
     source = ofServer($("session").dataset.session);
     await attempt(() => source.state());
   } else if ($("sessions")) {
-    source = ofFile(JSON.parse($("sessions").textContent));
-    $("anew").addEventListener("click", () => { source.clear(); location.reload(); });
-    $("download").addEventListener("click", () => { $("anew").disabled = false; });
-    onBegin(async given => { await source.begin(given); await attempt(() => source.state()); });
-    if (source.begun()) await attempt(() => source.state());
+    if (typeof DecompressionStream === "undefined") {
+      fault("This browser is too old for the quiz. Open the page in a current Firefox, Chrome, Edge or Safari.");
+      document.querySelectorAll("#start button").forEach(each => { each.disabled = true; });
+    } else {
+      source = ofFile(JSON.parse($("sessions").textContent));
+      $("anew").addEventListener("click", () => { source.clear(); location.reload(); });
+      $("download").addEventListener("click", () => { $("anew").disabled = false; });
+      onBegin(async given => { await source.begin(given); await attempt(() => source.state()); });
+      if (source.begun()) await attempt(() => source.state());
+    }
   } else if ($("start")) {
     const address = $("start").dataset.quiz;
     onBegin(async given => { location.href = `${address}/${(await ofServer(address).begin(given)).session}`; });
