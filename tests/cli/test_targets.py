@@ -102,7 +102,7 @@ def test_check_ends_with_1_and_the_faults_after_the_report(call: Call, digits: P
         assert "passes" not in result.out
         assert f"evofool: {wrong} does not pass:\n  on 40 photographs top-1 is 0." in result.err
         assert "\n  top-1 on 40 photographs is 0." in result.err
-        assert 'On 40 of them "scale=1/255&mean=0&std=1" reaches 1.000: use that' in result.err
+        assert 'Use "lenet?mean=0"' in result.err
         if flags:
             assert json.loads(result.out)["faults"][0] in result.err
 
