@@ -54,7 +54,7 @@ class Drawing:
         try:
             shape = await self._asker.shape(subject)
         except EvofoolError as error:  # of a page on which another target can be chosen
-            fault = f"{str(error)[:1].upper()}{str(error)[1:]}."
+            fault = str(error)
         channels, height, width = shape
         return self._site.page(
             "draw.html",

@@ -220,7 +220,7 @@ def test_one_run_that_cannot_be_asked_hides_no_other(root: Path, tmp_path: Path,
     with client(tmp_path, tokens, asking=True) as found:
         answer = found.get("/draw")
         assert answer.status_code == 400
-        assert "missing.onnx" in answer.text
+        assert re.search(r"It cannot be asked: .*missing\.onnx", answer.text)
         assert re.findall(r'<option value="[^"]+"[^>]*>the target of (\w+)</option>', answer.text) == ["b", "c"]
         assert 'id="paper"' not in answer.text
         (other,) = re.findall(r'<option value="([^"]+)">the target of c<', answer.text)
