@@ -8,7 +8,7 @@ from typing import Any
 from evofool.csv_file import csv_text
 from evofool.errors import StoreError
 from evofool.export.image_file import genome_text, home, picture, stem
-from evofool.quiz.of_run import people_say
+from evofool.quiz.of_run import EliteImages, people_say
 from evofool.quiz.verdicts import verdict_columns
 from evofool.run.stored import StoredRun
 from evofool.targets.redaction import public_name
@@ -20,12 +20,12 @@ _TABLE, _MANIFEST, _DECODER = "elites.csv", "manifest.json", "decoder.safetensor
 _WHEN = (1980, 1, 1, 0, 0, 0)  # of every file: equal elites make equal bytes
 
 
-def selection_zip(run: StoredRun, cells: Collection[int]) -> bytes:
+def selection_zip(run: StoredRun, cells: Collection[int], known_images: EliteImages | None = None) -> bytes:
     """A ZIP of the elites of some cells, as they are stored, with what people said of them, at one checkpoint.
 
     CLASS_LABEL/LABEL_CONFIDENCE_BIRTH.png, and .json with the genome, unless it is the pixels; elites.csv, a row for each;
     manifest.json with the run, its target with the fingerprint, and the same rows with their files.
-    StoreError if one of the cells has no elite.
+    known_images: as of people_say. StoreError if one of the cells has no elite.
     """
     with run.snapshot():
         elites = [elite for elite in run.elites() if elite.row.cell in cells]
@@ -33,7 +33,7 @@ def selection_zip(run: StoredRun, cells: Collection[int]) -> bytes:
             missing = sorted(set(cells) - {elite.row.cell for elite in elites})
             more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
             raise StoreError(f"{run.folder.name} has no image in the cells {', '.join(map(str, missing[:5]))}{more}")
-        verdicts = people_say(run)
+        verdicts = people_say(run, known_images)
         buffer, rows = io.BytesIO(), list[dict[str, Any]]()
         with zipfile.ZipFile(buffer, "w") as archive:
 

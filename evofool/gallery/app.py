@@ -162,7 +162,7 @@ class Gallery:
     async def selection(self, request: Request) -> Response:
         """A ZIP of the images that were chosen, as they are now."""
         entry, cells = await self._run(request), chosen_cells(request.query_params)
-        made = await self.runs.read(entry.folder, lambda run: selection_zip(run.stored, cells))
+        made = await self.runs.read(entry.folder, lambda run: selection_zip(run.stored, cells, run.images))
         headers = {"content-disposition": f'attachment; filename="{file_name(entry.name)}-selection.zip"'}
         return Response(made, media_type="application/zip", headers=headers)
 

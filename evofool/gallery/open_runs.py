@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from evofool.gallery.history import History, history_of
 from evofool.gallery.thumbnails import thumbnail_png
 from evofool.images import decode_png, encode_png
-from evofool.quiz.of_run import people_say
+from evofool.quiz.of_run import EliteImages, people_say
 from evofool.quiz.store import answers_state
 from evofool.quiz.verdicts import Verdict
 from evofool.run.reader import FILE
@@ -31,6 +31,7 @@ class OpenRun:
         self.stored = StoredRun(folder)
         self._version: int | None = None  # what was read before it is known is read again
         self._pictures = _Pictures()
+        self.images = EliteImages()  # those whose pixels are known from an earlier checkpoint
         self._answers: tuple[Any, ...] = ()  # the state of the quiz's file that `verdicts` is of
 
     def close(self) -> None:
@@ -66,7 +67,7 @@ class OpenRun:
     @cached_property
     def verdicts(self) -> dict[int, Verdict]:
         """By cell, what people see in its elite; empty if nobody was asked."""
-        return people_say(self.stored) if self.keys else {}
+        return people_say(self.stored, self.images) if self.keys else {}
 
     @cached_property
     def history(self) -> History | None:

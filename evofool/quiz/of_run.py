@@ -28,6 +28,7 @@ Logits = Callable[[np.ndarray], np.ndarray]
 """uint8 (B, C, H, W) to (B, K), as Target.logits."""
 _AT_ONCE = 8  # images in a pass
 _MOST_BYTES = 1 << 26  # of PNGs that are kept
+_MOST_KEYS = 1 << 17
 
 
 def names_of(labels: Sequence[str], codes: Sequence[Code]) -> Names:
@@ -46,6 +47,8 @@ class EliteImages:
         """The pixel_sha256 of an elite."""
         stored = hashlib.sha256(elite.row.png).digest()
         if stored not in self._keys:
+            if len(self._keys) > _MOST_KEYS:
+                self._keys.clear()
             self._keys[stored] = pixel_sha256(elite.image)
         return self._keys[stored]
 
@@ -166,18 +169,21 @@ class RunVerdicts:
         return archive_summary(self.verdicts, self.answers, self.names)
 
 
-def people_say(stored: StoredRun) -> dict[int, Verdict]:
-    """By cell, the verdict of people on its elite; empty if nobody was asked: no quiz.db."""
-    found = asked(stored)
+def people_say(stored: StoredRun, known_images: EliteImages | None = None) -> dict[int, Verdict]:
+    """By cell, the verdict of people on its elite; empty if nobody was asked: no quiz.db.
+
+    known_images: as of run_verdicts.
+    """
+    found = asked(stored, known_images)
     return {elite.row.cell: verdict for elite, verdict in found.by_elite} if found else {}
 
 
-def asked(stored: StoredRun) -> RunVerdicts | None:
-    """What people said of a run's elites; None if nobody was asked: no quiz.db."""
+def asked(stored: StoredRun, known_images: EliteImages | None = None) -> RunVerdicts | None:
+    """What people said of a run's elites; None if nobody was asked: no quiz.db. known_images: as of run_verdicts."""
     if not QuizStore.exists(stored.folder):
         return None
     with QuizStore.open(stored.folder) as store:
-        return run_verdicts(stored, store.records(), store.codes())
+        return run_verdicts(stored, store.records(), store.codes(), known_images)
 
 
 def told_in_words(found: RunVerdicts | None) -> str:
@@ -197,12 +203,18 @@ def told_in_words(found: RunVerdicts | None) -> str:
     )
 
 
-def run_verdicts(stored: StoredRun, records: Sequence[Record], codes: Sequence[Code]) -> RunVerdicts:
-    """The verdicts on a run's elites. They belong to pixels: an elite has those of its image, for whatever it was shown."""
+def run_verdicts(
+    stored: StoredRun, records: Sequence[Record], codes: Sequence[Code], known_images: EliteImages | None = None
+) -> RunVerdicts:
+    """The verdicts on a run's elites. They belong to pixels: an elite has those of its image, for whatever it was shown.
+
+    known_images: those that were decoded before; of 1,000 elites, decoding takes nearly all of the time.
+    """
+    known_images = known_images or EliteImages()
     names = names_of(stored.labels, codes)
     answers = count_answers(records, names)
     number = {image: i for i, image in enumerate(answers.images)}
-    elites = [(elite, number.get(pixel_sha256(elite.image))) for elite in stored.elites()]
+    elites = [(elite, number.get(known_images.key(elite))) for elite in stored.elites()]
     wanted: dict[int, list[int]] = {}
     for elite, i in elites:
         if i is not None:

@@ -10,9 +10,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from evofool.gallery.history import history_of
+from evofool.gallery.open_runs import OpenRun
 from evofool.gallery.security import Tokens
 from evofool.image_metrics.names import HAS_OWN_SHAPE, OWN_SHAPE
-from evofool.images import decode_png
+from evofool.images import decode_png, pixel_sha256
+from evofool.quiz import of_run
+from evofool.quiz.store import QuizStore
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.run.schema import ImageMetric
@@ -222,3 +225,32 @@ def test_runs_with_the_same_id_have_addresses_of_their_own(root: Path, tmp_path:
         addresses = runs_of(gallery)
         assert len(set(addresses.values())) == 2
         assert all(gallery.get(address).status_code == 200 for address in addresses.values())
+
+
+def test_an_image_is_decoded_once_for_its_verdict(tmp_path: Path, lenet: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not again after each checkpoint: only images that are new."""
+    decoded = list[int]()
+
+    def counting(image: np.ndarray) -> str:
+        decoded.append(1)
+        return pixel_sha256(image)
+
+    recipe = load("mnist-cppn", ["stop.evaluations=240", "save.seconds=0"])
+    with Run.start(recipe, tmp_path / "live", lenet) as live:
+        live.advance(batches=2)
+        QuizStore.open(tmp_path / "live", write=True).close()
+        run = OpenRun(tmp_path / "live")
+        monkeypatch.setattr(of_run, "pixel_sha256", counting)
+
+        def pictures() -> set[bytes]:
+            run.refresh()
+            assert run.verdicts == {}, "nobody has answered"
+            return {elite.row.png for elite in run.stored.elites()}
+
+        seen = pictures()
+        assert len(decoded) == len(seen)
+        while (now := pictures()) == seen:
+            live.advance(batches=1)
+        assert len(decoded) == len(seen | now)
+        assert now & seen, "some have stayed"
+        run.close()

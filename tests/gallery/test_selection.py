@@ -113,7 +113,7 @@ def test_verdicts_in_a_selection_are_of_its_own_images(
             saved.append(len(found))
             return found
 
-        def people(stored: StoredRun) -> dict[int, Any]:
+        def people(stored: StoredRun, _known: Any) -> dict[int, Any]:
             judged.update(births(stored))
             return {}
 
