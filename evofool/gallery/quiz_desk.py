@@ -99,7 +99,12 @@ class QuizDesk:
                 **expected(self._elites(stored), Names(stored.labels)),
                 "seen": self._has_shown(folder, lambda: self._held(folder)),
                 "unfinished": [
-                    {"rater": record.session.rater, "done": len(record.answers), "of": len(record.trials)}
+                    {
+                        "rater": record.session.rater,
+                        "done": len(record.answers),
+                        "of": len(record.trials),
+                        "seen": record.seen,
+                    }
                     for record in _records(stored.folder)
                     if _goes_on(record, stored.meta.id)
                 ],

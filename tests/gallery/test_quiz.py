@@ -171,6 +171,10 @@ def test_a_session_that_goes_on_after_its_images_were_seen_does_not_count(run: P
     with quiz(run) as rater:
         rater.begin("Cem").take(most=3)
         rater.client.get(rater.address.replace("/quiz/", "/run/"))
+    with quiz(run) as rater:
+        page = rater.client.get(rater.address).text
+        assert page.count("it does not count, since its images have been seen") == 1
+        assert "This browser has shown images" not in page
     assert not counts("Cem"), "the run was opened before another start"
 
 
