@@ -61,6 +61,8 @@ def verdicts(
     with StoredRun(folder) as stored:
         done = dict[str, Any]()
         sheet = read_answers(answers) if answers is not None else None
+        if sheet is not None and not add and not QuizStore.exists(stored.folder):
+            raise StoreError(f"{folder} has no quiz.db, so no page was made there; import {answers} where its page was made")
         if sheet is not None or add or codes is not None:
             with QuizStore.open(stored.folder, write=True) as store:
                 for other in add or ():

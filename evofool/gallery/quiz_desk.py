@@ -220,7 +220,10 @@ class QuizDesk:
         return self._has_shown(folder, lambda: {trial.image for trial in trials})
 
     def _has_shown(self, folder: Path, images: Callable[[], set[str]]) -> bool:
-        """The same. Another run may have the same images: a copy, or one that was merged."""
+        """Whether the browser has shown images of the run in folder, or some of `images`, which are called only if needed.
+
+        Another run may have the same images: a copy, or one that was merged.
+        """
         if any(folder.is_relative_to(shown) for shown in self.shown):
             return True
         own = images() if self.shown else set()

@@ -37,7 +37,7 @@ def names_of(labels: Sequence[str], codes: Sequence[Code]) -> Names:
 
 
 class EliteImages:
-    """The images of elites, which several sessions have in common: each is decoded and encoded once."""
+    """The images of elites, which several sessions have in common: what is needed of each is decoded and encoded once."""
 
     def __init__(self) -> None:
         self._keys: dict[bytes, str] = {}
@@ -53,7 +53,7 @@ class EliteImages:
         return self._keys[stored]
 
     def png(self, elite: Elite) -> bytes:
-        """As of a Candidate."""
+        """The PNG of an elite, as of a Candidate."""
         key = self.key(elite)
         if key not in self._pngs:
             if sum(map(len, self._pngs.values())) > _MOST_BYTES:

@@ -226,6 +226,14 @@ def test_a_file_without_an_answer_is_refused_and_leaves_no_quiz(tmp_path: Path, 
     assert not QuizStore.exists(run)
 
 
+def test_answers_are_not_imported_where_no_page_was_made(tmp_path: Path, call: Call) -> None:
+    run = made_up_run(tmp_path / "run")
+    found = call("verdicts", run, "--import", written(tmp_path / "a.csv", jspsych(record("perfect", 1), "Kim")))
+    assert found.code == 2
+    assert "where its page was made" in found.err.replace("\n", " ")
+    assert not QuizStore.exists(run)
+
+
 def test_the_export_has_the_columns_of_jspsych_and_every_answer(tmp_path: Path) -> None:
     asked = record("perfect", 1)
     with QuizStore.open(tmp_path, write=True) as store:
