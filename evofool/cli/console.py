@@ -364,6 +364,7 @@ def show_one(
     """One elite in full, printed; its image and the graph of its CPPN are written where files are named."""
     import numpy as np
 
+    from evofool.image_metrics.names import HAS_OWN_SHAPE
     from evofool.machine import torch_threads
     from evofool.quiz.of_run import people_say
     from evofool.quiz.verdicts import verdict_columns
@@ -406,7 +407,9 @@ def show_one(
     verdict = f"; people: {said.with_counts(stored.labels)}" if said else "; nobody was asked what they see"
     print_lines(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
     if row.image_metrics:
-        print_lines("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
+        told = [f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics if m.name != HAS_OWN_SHAPE]
+        shaped = ["shaped like its class"] if any(m.name == HAS_OWN_SHAPE and m.value for m in row.image_metrics) else []
+        print_lines("measured    " + ", ".join([*shaped, *told]))
     if "mirror" in genome:
         print_lines(
             f"canvas      {genome['size']} x {genome['size']} pixels, mirrored {genome['mirror']} x {genome['mirror']}"

@@ -149,9 +149,9 @@ def _refuse_incompatible(first: SourceRun, other: SourceRun) -> None:
                 f"targets are different classifiers ({key}: {a} and {b}). Merge the runs of each target by themselves"
             )
         raise RecipeError(
-            f"{first.folder} and {other.folder} cannot be merged: {key} is {a!r} in the first and {b!r} in the second. Runs "
-            "that are merged have to agree in search.rank, in search.unlike, in niches and in how a genome is drawn; leave "
-            f"one out, or search again with the other's {key}"
+            f"{first.folder} and {other.folder} cannot be merged: {key} is {_said(a)} in the first and {_said(b)} in the "
+            "second. Runs that are merged have to agree in search.rank, in search.unlike, in niches and in how a genome is "
+            f"drawn; leave one out, or search again with the other's {key}"
         )
 
 
@@ -167,3 +167,8 @@ def copies_differ(genome_id: GenomeId, folders: Sequence[Path]) -> StoreError:
         f"{' and '.join(map(str, folders))}: copies of one run (id {genome_id.run}) have gone different ways, and birth "
         f"{genome_id.birth} is not the same genome in all of them. Merge one of the copies only"
     )
+
+
+def _said(value: object) -> str:
+    """A value of a recipe in an error."""
+    return "not given" if value is None else str(value)
