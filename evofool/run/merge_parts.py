@@ -171,4 +171,4 @@ def copies_differ(genome_id: GenomeId, folders: Sequence[Path]) -> StoreError:
 
 def _said(value: object) -> str:
     """A value of a recipe in an error."""
-    return "not given" if value is None else str(value)
+    return "not given" if value is None else repr(value)

@@ -430,7 +430,7 @@ def test_the_command_tells_what_each_run_gave_and_leaves_a_sheet(tmp_path: Path)
         ({"target": scaled_target(7)}, TargetError, r"shape: \[1, 6, 6\] and \[1, 7, 7\]"),
         ({"encoding": {"kind": "cppn"}}, RecipeError, r"first and .*second cannot.*encoding.kind is 'direct' .* 'cppn'"),
         ({"search": {"rank": "margin"}}, RecipeError, "search.rank is 'log_odds' in the first and 'margin' in the second"),
-        ({"niches": NICHES}, RecipeError, "niches.descriptor is None in the first and 'mirror_symmetry' in the second"),
+        ({"niches": NICHES}, RecipeError, "niches.descriptor is not given in the first and 'mirror_symmetry' in the second"),
     ],
     ids=["weights", "labels", "fewer labels", "shape", "kind", "rank", "niches"],
 )

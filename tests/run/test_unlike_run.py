@@ -157,7 +157,7 @@ def test_runs_with_one_limit_are_merged_and_others_are_refused(tmp_path: Path, c
         assert stored.meta.unlike is not None
         assert stored.meta.unlike.turned_away == both.tolist(), "a run counts once"
     finished(tmp_path / "c", recipe(*changes, "search.unlike="))
-    with pytest.raises(RecipeError, match=r"search\.unlike is 'shape>90' in the first and None in the second"):
+    with pytest.raises(RecipeError, match=r"search\.unlike is 'shape>90' in the first and not given in the second"):
         merge([tmp_path / "a", tmp_path / "c"], tmp_path / "none")
 
 
