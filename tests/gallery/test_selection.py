@@ -5,6 +5,7 @@ import io
 import json
 import re
 import zipfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,10 @@ def test_hostile_labels_and_names_make_harmless_files(tmp_path: Path, tokens: To
 def test_verdicts_in_a_selection_are_of_its_own_images(
     tmp_path: Path, lenet: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when the run saves a checkpoint before the export has read the images, and again right after it."""
+    """Also when the run saves a checkpoint just before the export begins to read, and before and after it reads images."""
     from evofool.export import selection
 
-    saved, judged, elites = list[int](), dict[int, int](), StoredRun.elites
+    saved, judged, elites, snapshot = list[int](), dict[int, int](), StoredRun.elites, StoredRun.snapshot
     recipe = load("mnist-cppn", ["stop.evaluations=240", "save.seconds=0"])
 
     def births(run: StoredRun) -> dict[int, int]:
@@ -105,6 +106,10 @@ def test_verdicts_in_a_selection_are_of_its_own_images(
 
     with Run.start(recipe, tmp_path / "live", lenet) as run:
         run.advance(batches=2)
+
+        def snapshot_of_later(stored: StoredRun) -> AbstractContextManager[None]:
+            run.advance(batches=4)
+            return snapshot(stored)
 
         def saving(stored: StoredRun, class_id: int | None = None) -> list[Elite]:
             run.advance(batches=4)
@@ -117,6 +122,7 @@ def test_verdicts_in_a_selection_are_of_its_own_images(
             judged.update(births(stored))
             return {}
 
+        monkeypatch.setattr(StoredRun, "snapshot", snapshot_of_later)
         monkeypatch.setattr(StoredRun, "elites", saving)
         monkeypatch.setattr(selection, "people_say", people)
         with StoredRun(tmp_path / "live") as stored:
