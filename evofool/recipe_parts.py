@@ -87,10 +87,11 @@ class SearchPart(Part):
     it.
     """
     unlike: str | None = None
-    """`shape>95`: an image wins a place only of classes whose shape it does not have: its `nearest_own_shape_percentile`
-    for the class, as `evofool measure` stores it, is above 95 (any number from 0 to below 100). `others>90` is stricter: by
-    the same distance it is further from the class than 90% of real digits of other classes. For grey targets of the ten
-    digits; the real ones come with `evofool[train]`. [Search that shuns likeness](unlike.md) says what it does not see.
+    """`shape>95`: an image wins a place only of classes from which it is far enough in shape: its
+    `nearest_own_shape_percentile` for the class, as `evofool measure` stores it, is above 95 (any number from 0 to below
+    100). `others>90` is stricter: by the same distance it is further from the class than 90% of real digits of other
+    classes. For grey targets of the ten digits; the real ones come with `evofool[train]`. [Search under a limit on
+    likeness](unlike.md) says what it does not see.
     """
     surrogate: SurrogatePart | None = None
     """Children that climb the gradients of surrogates."""

@@ -1,4 +1,4 @@
-"""What the commands print of a run that shuns likeness to real digits (search.unlike)."""
+"""What the commands print of a run under a limit on likeness to real digits (search.unlike)."""
 
 from typing import TYPE_CHECKING
 

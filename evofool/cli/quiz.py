@@ -52,7 +52,7 @@ def quiz(
     serve = import_server()
     refuse_unwritable(html)
     if sessions is not None and html is None:
-        raise RecipeError("--sessions is of the page that --html FILE writes")
+        raise RecipeError("--sessions says how many sessions the page of --html FILE has; give --html too")
     with StoredRun(folder) as stored:
         asked = class_ids(classes, tuple(stored.labels), str(folder)) or None
         desk = quiz_desk(images, trust, asked)

@@ -160,8 +160,8 @@ def _lines(seen: "RunVerdicts", standings: "list[tuple[Record, Standing]]") -> l
         c = found["counts"]
         lines.append(
             f"{_number(judged, 'pair')} of image and class judged: {c['recognised']} recognised, {c['taken']} taken for "
-            f"another class, {c['unrecognised']} unrecognised, {c['open']} open. At most "
-            f"{found['unrecognised_by_chance']:.1f} are to be expected as unrecognised by chance alone. {images['hits']} of "
+            f"another class, {c['unrecognised']} unrecognised, {c['open']} open. Up to "
+            f"{found['unrecognised_by_chance']:.1f} false verdicts of unrecognised are to be expected. {images['hits']} of "
             f"{_number(images['of'], 'image')} recognised as one of their classes: {images['share']:.0%} "
             f"[{images['low']:.0%}, {images['high']:.0%}]."
         )

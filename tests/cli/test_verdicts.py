@@ -48,7 +48,7 @@ def test_the_table_has_every_verdict_with_its_counts_and_who_does_not_count(call
     assert result.code == 0
     assert sum("recognised" in line and "5 of 5" in line for line in result.out.splitlines()) == 10
     assert (
-        "10 pairs of image and class judged: 10 recognised, 0 taken for another class, 0 unrecognised, 0 open. At most 0.5"
+        "10 pairs of image and class judged: 10 recognised, 0 taken for another class, 0 unrecognised, 0 open. Up to 0.5"
         in result.out
     )
     assert "10 of 10 images recognised as one of their classes: 100% [72%, 100%]." in result.out
@@ -99,8 +99,10 @@ def test_what_an_import_left_out_is_in_the_lines_and_in_json(call: Call, run: Pa
     written(tmp_path / "a.csv", [*rows, *[row | {"participant": HOSTILE} for row in rows[:9]]])
     told = call("verdicts", run, "--import", "a.csv", "--json")
     number = len(rows) - 1
-    left_out = [{"rater": HOSTILE, "why": f"8 of {number} trials are answered"}]
-    assert json.loads(told.out)["done"] == {"imported": {"file": "a.csv", "raters": ["Kim"], "left_out": left_out}}, told.err
+    left_out = [{"rater": visible(HOSTILE), "why": f"8 of {number} trials are answered"}]
+    assert json.loads(told.out)["done"] == {
+        "imported": {"file": "a.csv", "raters": ["Kim"], "again": [], "left_out": left_out}
+    }, told.err
     assert "\x1b" not in told.out
     again = call("verdicts", run, "--import", "a.csv").out
     assert again.startswith("0 raters of a.csv imported\n  not imported: Kim: stored already\n")
