@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from evofool.quiz.answer_csv import import_answers, read_codes, write_answers
+from evofool.quiz.answer_csv import import_answers, read_answers, read_codes, write_answers
 from evofool.quiz.materials import trial_id
 from evofool.quiz.of_run import names_of
 from evofool.quiz.raters import standing
@@ -57,11 +57,11 @@ def sample() -> bytes:
 @cache
 def rows() -> list[list[str]]:
     """The CSV file of one rater's answers to the page, with its header."""
-    head = ["participant", "trial", "response", "rt", "seen"]
+    head = ["participant", "trial", "response", "rt", "seen", "ended"]
     answers = record("perfect", 9).pairs
     return [head] + [
         ["Kim", trial_id(9, t.n), str(t.options.index(a.chosen) if a.chosen >= 0 else 10) if t.block == CHOICE else a.answer,
-         "900", ""]
+         "900", "", "2026-01-02T03:04:05Z"]
         for t, a in answers
     ]  # fmt: skip
 
@@ -110,7 +110,10 @@ def _import(room: Room, what: str, change: Any) -> None:
     content = text.getvalue().encode("utf-8", "surrogatepass")
     file = room.give("answers.csv", apply_bytes(content, change) if what == "bytes" else content)
     with QuizStore.open(room.work, write=True) as store:
-        for read in (lambda: import_answers(file, store, DIGITS, 1.0), lambda: read_codes(file, DIGITS, "Kim", 1.0)):
+        for read in (
+            lambda: import_answers(read_answers(file), store, DIGITS, 1.0),
+            lambda: read_codes(file, DIGITS, "Kim", 1.0),
+        ):
             with suppress(OSError, ValueError):
                 read()
         store.records()
