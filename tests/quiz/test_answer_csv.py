@@ -163,7 +163,7 @@ def test_two_raters_with_one_pseudonym_are_not_taken_for_one_file_twice(tmp_path
         other = imported(written(tmp_path / "b.csv", jspsych(record("sees nothing", 1), "Kim")), store, DIGITS, 0.0)
         ((rater, why),) = other.left_out
         assert rater == "Kim"
-        assert "another rater of this session has this pseudonym" in why
+        assert "another rater of the same session has this pseudonym" in why
         rows = psychopy(record("perfect", 2), "kim")
         rows = [row | {"trial": trial_id(2, n)} for n, row in enumerate(rows)]
         assert imported(written(tmp_path / "c.csv", rows), store, DIGITS, 0.0).again == ("kim",)
