@@ -167,7 +167,7 @@ class _Sheet:
             there = [(answer.answer, answer.chosen) for answer in stored[self._id()].answers]
             if there == [(answer.answer, answer.chosen) for _, answer in sorted(self.answers.items())]:
                 return "stored already"
-            return "another rater of the same session has this pseudonym and other answers; give one of them another in the file"
+            return "another rater of the same session has this pseudonym; in the file give one of them another one"
         if len(self.answers) < len(self.page.trials):
             return f"{len(self.answers)} of {len(self.page.trials)} trials are answered"
         if self.blocks != sorted(self.blocks):
