@@ -22,8 +22,10 @@ import torch
 from PIL import Image
 
 from evofool.errors import EvofoolError
+from evofool.export.image_file import file_name
 from evofool.targets import Target, target
 from evofool.targets.digits import held_out
+from evofool.targets.photos import find_photographs
 from evofool.targets.serve import serving
 from evofool.targets.validation import check
 
@@ -152,10 +154,11 @@ def main() -> None:
         if given.photographs is None:
             digit_photographs(images, given.images)
         else:
-            images.mkdir()
-            files = sorted(path for path in given.photographs.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-            for k in np.linspace(0, len(files) - 1, given.images).astype(int):
-                (images / files[k].name).symlink_to(files[k].absolute())
+            found = find_photographs(given.photographs, base.labels)
+            for k in np.linspace(0, len(found) - 1, given.images).astype(int):
+                home = images / f"{found[k].class_id:04d}_{file_name(base.labels[found[k].class_id])}"
+                home.mkdir(parents=True, exist_ok=True)
+                (home / found[k].file.name).symlink_to(found[k].file.absolute())
         (folder / "wired.py").write_text(
             FACTORY.format(shape=base.shape, labels=tuple(base.labels), spec=given.target), encoding="utf-8"
         )
