@@ -64,8 +64,9 @@ def quiz(
 
         with status() as show_status:
             made = write_quiz(folder, html, desk, sessions, lambda n: show_status(lambda: f"{n} sessions drawn"))
+        number = "1 session" if made.sessions == 1 else f"{made.sessions} sessions"
         print_lines(
-            f"{html}: {made.sessions} sessions of {made.trials} trials, {made.size / 1e6:.1f} MB",
+            f"{html}: {number} of {made.trials} trials, {made.size / 1e6:.2f} MB",
             f"evofool verdicts {folder} --import FILE stores what raters send back",
         )
         return

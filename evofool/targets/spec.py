@@ -88,6 +88,7 @@ class Spec:
             self.number("scale", default.scale),
             *(self._numbers(n, getattr(default, n)) for n in ("mean", "std")),
         )
+        invert, transpose = self.flag("invert", default.invert), self.flag("transpose", default.transpose)
         try:
             made = Preprocessing(
                 scale=scale,
@@ -98,8 +99,8 @@ class Spec:
                 crop=size if crops > 1 else None,
                 resize=(resize or 256) if crops > 1 else resize,
                 interpolation=o.get("interpolation", default.interpolation),
-                invert=self.flag("invert", default.invert),
-                transpose=self.flag("transpose", default.transpose),
+                invert=invert,
+                transpose=transpose,
             )
         except TargetError as error:
             raise TargetError(f"{self.head}: {error}") from None

@@ -151,3 +151,8 @@ def test_keys_of_a_server_that_resemble_options_are_sent_if_they_are_escaped() -
         spec("http://host/p?sizes=3")
     found = spec("http://host/p?%73izes=3&timeout=5&%73ize=9&kind=a")
     assert (found.name, found.options) == ("http://host/p?%73izes=3&%73ize=9&kind=a", {"timeout": "5"})
+
+
+def test_a_flag_that_is_neither_yes_nor_no_is_named_once() -> None:
+    with pytest.raises(TargetError, match=r'^lenet: invert is "maybe"; it has to be yes or no$'):
+        spec("lenet?invert=maybe").preprocessing(Preprocessing(), (28, 28))
