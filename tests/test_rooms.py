@@ -189,7 +189,7 @@ def test_genomes_never_imports_evofool() -> None:
             "cluster/start_up.py cluster/room.py",
         ),
         ("deap", "search/evolve.py"),
-        ("httpx", "targets/http_client.py targets/connection.py"),
+        ("httpx", "targets/remote/client.py targets/remote/connection.py"),
         ("onnxruntime", "targets/onnx.py"),
         ("timm", "targets/zoo.py"),
         ("rich", "printer.py"),
@@ -202,7 +202,7 @@ def test_one_file_alone_imports_each_of_these(library: str, home: str) -> None:
 
 
 def test_only_the_http_client_uses_the_connection() -> None:
-    assert who_imports("evofool.targets.connection") == {"evofool/targets/http_client.py"}
+    assert who_imports("evofool.targets.remote.connection") == {"evofool/targets/remote/client.py"}
 
 
 def test_only_the_printer_prints() -> None:

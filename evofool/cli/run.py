@@ -134,7 +134,7 @@ def run(
 def _resume(folder: Path, recipe: "Recipe | None", trust: bool, named: set[str]) -> "Run":
     from evofool.errors import BudgetError
     from evofool.run.run import Run
-    from evofool.targets.http_client import NoResponseError
+    from evofool.targets.remote.client import NoResponseError
 
     try:
         return Run.resume(folder, recipe, trust=trust, named=named)
@@ -201,7 +201,7 @@ def _again(folder: Path, error: Exception, trust: bool) -> str:
 
 def _raised(error: "BudgetError") -> str:
     """The option that raises the cap on requests that was reached."""
-    from evofool.targets.http_client import redacted_url
+    from evofool.targets.remote.url import redacted_url
 
     shown = redacted_url(error.raised)
     hint = "" if shown == error.raised else " (with the URL's own values in place of ...)"

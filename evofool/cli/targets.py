@@ -131,7 +131,7 @@ def serve_(
     Ctrl-C stops it. There is no authentication: anyone who can reach the address can send queries.
     """
     from evofool.targets import target
-    from evofool.targets.serve import ResponseOptions, serve
+    from evofool.targets.remote.serve import ResponseOptions, serve
 
     served = target(spec)
     recipe = "mnist-cppn" if served.shape[0] == 1 else "imagenet-cppn-10k"

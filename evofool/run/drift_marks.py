@@ -12,7 +12,7 @@ from evofool.errors import BudgetError, DriftError
 from evofool.recipe_parts import ComputePart
 from evofool.run.meta import AgreementRecord, DriftRecord, RunMeta
 from evofool.targets import Target
-from evofool.targets.drift import NOISY
+from evofool.targets.remote.drift import NOISY
 
 
 class DriftMarks:

@@ -202,7 +202,7 @@ class PositionRecord(_Record):
 
 
 class AgreementRecord(_Record):
-    """When a black box last gave known images the same answers as before (evofool.targets.drift)."""
+    """When a black box last gave known images the same answers as before (evofool.targets.remote.drift)."""
 
     committed: Count  # batches by then
     requests: Count

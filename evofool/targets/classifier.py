@@ -16,10 +16,10 @@ from evofool.machine import cpus
 from evofool.targets.answer_forms import rows_of, single_note, single_output, two_classes
 from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.arguments import float_images, image_shape, label_names, pixel_images, refuse, texts
-from evofool.targets.drift import DriftMonitor
 from evofool.targets.network import FLOAT32, Network
 from evofool.targets.preprocessing import Preprocessing, to_logits
-from evofool.targets.responses import detect_format
+from evofool.targets.remote.drift import DriftMonitor
+from evofool.targets.remote.responses import detect_format
 
 OUTPUTS = ("auto", "logits", "probabilities")
 PROBE = 4  # images of noise that a target classifies when it is built

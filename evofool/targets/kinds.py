@@ -99,7 +99,7 @@ KINDS: dict[str, Kind] = {
         "a black box that follows the JSON contract of docs/black-box.md",
         "http",
         "httpx",
-        "http",
+        "remote.black_box",
         ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "channels"),
     ),
 }

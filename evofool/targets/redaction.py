@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from evofool.errors import TargetError
-from evofool.targets.http_client import redacted_url
+from evofool.targets.remote.url import redacted_url
 from evofool.targets.spec import parse
 
 

@@ -5,10 +5,10 @@ import torch
 
 from evofool.errors import TargetError
 from evofool.targets.classifier import Forward, Target
-from evofool.targets.drift import IMAGES, DriftMonitor, Line, form_of
-from evofool.targets.ledger import Ledger
 from evofool.targets.photos import patterns
 from evofool.targets.preprocessing import to_logits
+from evofool.targets.remote.drift import IMAGES, DriftMonitor, Line, form_of
+from evofool.targets.remote.ledger import Ledger
 
 
 def watch(target: Target) -> None:

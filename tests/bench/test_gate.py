@@ -24,7 +24,7 @@ from evofool.cli.app import app
 from evofool.errors import Interrupted, StoreError
 from evofool.json_file import write_json
 from evofool.targets import Target, target
-from evofool.targets.serve import serving
+from evofool.targets.remote.serve import serving
 from tests.bench.test_compare import changed
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ import evofool
 from evofool.errors import DriftError
 from evofool.targets.classifier import Target
 from evofool.targets.lenet import LeNet
-from evofool.targets.serve import ResponseOptions, serving
+from evofool.targets.remote.serve import ResponseOptions, serving
 
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """uint8 images and their logits to the logits of the changed target."""

@@ -21,7 +21,7 @@ from evofool.run.run import Run
 from evofool.scores import log_odds
 from evofool.targets import Target
 from evofool.targets import target as load_target
-from evofool.targets.serve import serving
+from evofool.targets.remote.serve import serving
 from genomes import Key
 
 _FACTORY = """

@@ -26,7 +26,7 @@ from evofool.export.image_file import file_name
 from evofool.targets import Target, target
 from evofool.targets.digits import held_out
 from evofool.targets.photos import find_photographs
-from evofool.targets.serve import serving
+from evofool.targets.remote.serve import serving
 from evofool.targets.validation import check
 
 GREY = {

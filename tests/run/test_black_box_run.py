@@ -22,7 +22,7 @@ from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 from evofool.targets import target
-from evofool.targets.serve import serving
+from evofool.targets.remote.serve import serving
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +116,7 @@ def archive(folder: Path) -> list[Any]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many tries as ever, with a twentieth of the wait between them."""
-    monkeypatch.setattr("evofool.targets.http_client._FIRST_WAIT", 0.025)
+    monkeypatch.setattr("evofool.targets.remote.client._FIRST_WAIT", 0.025)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from evofool.run.run import Run
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.targets import target
-from evofool.targets.serve import serving
+from evofool.targets.remote.serve import serving
 from tests.commands import Call
 
 pytest.importorskip("httpx")

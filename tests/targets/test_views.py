@@ -8,7 +8,7 @@ from evofool.scores import margin
 from evofool.targets import Target, target
 from evofool.targets.digits import held_out
 from evofool.targets.photos import patterns
-from evofool.targets.serve import ResponseOptions, serving
+from evofool.targets.remote.serve import ResponseOptions, serving
 from evofool.targets.views import View, views, vote
 
 LABELS, SHAPE = ("dark", "grey", "light"), (1, 10, 10)

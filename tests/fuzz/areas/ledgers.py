@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from evofool.targets.ledger import FILE, Check, Ledger, Probe
+from evofool.targets.remote.ledger import FILE, Check, Ledger, Probe
 from tests.fuzz.mutations import apply_bytes, as_json, byte_edits, page_edits, sql_values, values
 from tests.fuzz.room import Area, Fault, Room
 

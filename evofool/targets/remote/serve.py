@@ -18,8 +18,8 @@ import numpy as np
 from evofool.errors import EvofoolError, ImageError, TargetError
 from evofool.images import decode_png
 from evofool.targets.classifier import Target
-from evofool.targets.http import FORMAT, VERSION
-from evofool.targets.responses import KINDS, InvalidJson, parse_json
+from evofool.targets.remote.black_box import FORMAT, VERSION
+from evofool.targets.remote.responses import KINDS, InvalidJson, parse_json
 from evofool.text import whole_number
 
 MAX_BYTES = 64 << 20  # of a request

@@ -18,7 +18,7 @@ import numpy as np
 from evofool.errors import DriftError, TargetError
 from evofool.images import decode_png, encode_png
 from evofool.scores import confidence, log_odds, of_top_k
-from evofool.targets.ledger import Check, Ledger, Probe
+from evofool.targets.remote.ledger import Check, Ledger, Probe
 
 EVERY = 50  # requests
 IMAGES = 8  # in a check, and the most images of a run that are known

@@ -12,8 +12,18 @@ from evofool import scores
 from evofool.errors import TargetError
 from evofool.images import decode_png
 from evofool.targets import Target, target
-from evofool.targets.serve import ResponseOptions, serving
-from tests.targets.http_server import DESCRIPTION, LABELS, SHAPE, Reply, black_box, correct, expected, fake, images_of
+from evofool.targets.remote.serve import ResponseOptions, serving
+from tests.targets.remote.scripted_server import (
+    DESCRIPTION,
+    LABELS,
+    SHAPE,
+    Reply,
+    black_box,
+    correct,
+    expected,
+    fake,
+    images_of,
+)
 
 pytest.importorskip("httpx")
 

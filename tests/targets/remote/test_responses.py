@@ -9,7 +9,7 @@ import pytest
 
 from evofool import scores
 from evofool.errors import TargetError
-from tests.targets.http_server import DESCRIPTION, LABELS, Reply, answering, black_box, fake, images_of, row
+from tests.targets.remote.scripted_server import DESCRIPTION, LABELS, Reply, answering, black_box, fake, images_of, row
 
 pytest.importorskip("httpx")
 
@@ -112,7 +112,7 @@ def test_lists_of_different_lengths_are_refused() -> None:
 def test_a_very_long_answer_and_a_compressed_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake() as server:
         remote = black_box(server.url)
-        monkeypatch.setattr("evofool.targets.http_client.MAX_BYTES", 1 << 20)
+        monkeypatch.setattr("evofool.targets.remote.client.MAX_BYTES", 1 << 20)
         server.script = lambda number, images: Reply(b" " * (3 << 20))
         with pytest.raises(TargetError, match=r"the answer is longer than 1 MB; send fewer images at once \(batch=\)"):
             remote.logits(images_of(1))

@@ -12,20 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from evofool.errors import BudgetError, TargetError
-from evofool.targets.connection import Connection, client_factory
-from evofool.targets.kinds import COMMON, KINDS
-from evofool.targets.ledger import Ledger
-from evofool.targets.responses import InvalidJson, printable
+from evofool.targets.remote.connection import Connection, client_factory
+from evofool.targets.remote.ledger import Ledger
+from evofool.targets.remote.responses import InvalidJson, printable
+from evofool.targets.remote.url import host_of, redacted_url
 from evofool.targets.spec import Spec
 
 if TYPE_CHECKING:
     import httpx
 
-OPTIONS = (*(KINDS["http"].options or ()), *COMMON)
-"""The options of a URL that are evofool's; all others are sent to the server."""
 MAX_BYTES = 64 << 20  # of a response
 _TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
 _FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
@@ -62,7 +59,7 @@ class HttpClient:
 
     def __init__(self, spec: Spec, ledger: Ledger, clock: Clock) -> None:
         self._spec, self._ledger, self._clock = spec, ledger, clock
-        host, self.url = _host(spec.name), redacted_url(spec.name)
+        host, self.url = host_of(spec.name), redacted_url(spec.name)
         self._timeout = _above_0(spec, "timeout", 30.0)
         self._retries = spec.whole("retries", 5, least=0) or 0
         self._gap = 1 / _above_0(spec, "rate", float("inf"))
@@ -220,33 +217,6 @@ class _TemporaryError(Exception):
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.reason, self.retry_after = reason, retry_after
-
-
-def redacted_url(url: str) -> str:
-    """A URL without user and password, and without the values of query parameters that are not evofool's options."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url.partition("?")[0].rpartition("@")[2]
-    queries = (query.partition("=") for query in parts.query.split("&") if query)
-    query = "&".join(f"{key}={value if key in OPTIONS else '...'}" for key, _, value in queries)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
-
-
-def _host(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname if parts.port != 0 else None
-    except ValueError:
-        host = None
-    if not host:
-        raise TargetError(f"{redacted_url(url)} is not the URL of a server; it has to be http(s)://HOST[:PORT]/PATH")
-    if "@" in parts.netloc:
-        raise TargetError(
-            f"{redacted_url(url)}: a password in a URL would be stored with the run; use token_env=NAME, the name "
-            "of an environment variable with the token"
-        )
-    return host
 
 
 def _token(spec: Spec) -> str | None:

@@ -165,7 +165,7 @@ class Ledger:
         with self._transaction():
             self._db.execute("UPDATE bill SET answers = answers + ?", (images,))
 
-    # -- known images that are asked again (evofool.targets.drift)
+    # -- known images that are asked again (evofool.targets.remote.drift)
 
     def probes(self) -> list[Probe]:
         """The known images, oldest first."""

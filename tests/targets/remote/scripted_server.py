@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from evofool.images import decode_png
-from evofool.targets.http import BlackBox, load
-from evofool.targets.http_client import Clock
+from evofool.targets.remote.black_box import BlackBox, load
+from evofool.targets.remote.client import Clock
 from evofool.targets.spec import parse
 
 pytest.importorskip("httpx")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evofool.errors import BudgetError, StoreError, TargetError
-from tests.targets.http_server import DESCRIPTION, Reply, answering, black_box, correct, expected, fake, images_of
+from tests.targets.remote.scripted_server import DESCRIPTION, Reply, answering, black_box, correct, expected, fake, images_of
 
 pytest.importorskip("httpx")
 

@@ -18,11 +18,12 @@ import pytest
 
 from evofool.errors import TargetError
 from evofool.images import encode_png
-from evofool.targets import KINDS, Preprocessing, Target, serve, target
-from evofool.targets.serve import ResponseOptions, serving
+from evofool.targets import KINDS, Preprocessing, Target, target
+from evofool.targets.remote import serve
+from evofool.targets.remote.serve import ResponseOptions, serving
 
 SHAPE = (3, 5, 7)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def answers_of(images: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ import pytest
 
 from evofool.errors import DriftError, TargetError
 from evofool.targets import Preprocessing, Target, target
-from evofool.targets.drift import EVERY, IMAGES, AnswerForm, DriftMonitor, Line, differences, form_of
-from evofool.targets.ledger import Ledger
-from evofool.targets.responses import ResponseFormat, response_logits
-from evofool.targets.serve import serving
+from evofool.targets.remote.drift import EVERY, IMAGES, AnswerForm, DriftMonitor, Line, differences, form_of
+from evofool.targets.remote.ledger import Ledger
+from evofool.targets.remote.responses import ResponseFormat, response_logits
+from evofool.targets.remote.serve import serving
 from evofool.targets.watched import watch
 
 SHAPE, LABELS = (1, 4, 4), tuple("abcd")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evofool.errors import StoreError
-from evofool.targets.ledger import FILE, Ledger
+from evofool.targets.remote.ledger import FILE, Ledger
 
 FORMAT = {"classifier": "c", "kind": "probabilities", "top_k": 3, "decimals": None}
 
@@ -81,7 +81,7 @@ def test_a_request_is_on_the_disk_before_it_is_sent(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from evofool.targets.ledger import Ledger
+from evofool.targets.remote.ledger import Ledger
 ledger = Ledger()
 ledger.store_in(Path({str(tmp_path)!r}))
 for _ in range(3):

@@ -13,15 +13,16 @@ import numpy as np
 
 from evofool.errors import BudgetError, TargetError
 from evofool.images import encode_png
-from evofool.targets import responses
 from evofool.targets.classifier import Target
-from evofool.targets.drift import DriftMonitor, Line, form_of, image_key
-from evofool.targets.http_client import Clock, HttpClient, HttpError, redacted_url
-from evofool.targets.ledger import Ledger
 from evofool.targets.network import FLOAT32
 from evofool.targets.photos import patterns
 from evofool.targets.preprocessing import Preprocessing
-from evofool.targets.responses import KINDS, InvalidJson, ResponseFormat, brief, parse_json
+from evofool.targets.remote import responses
+from evofool.targets.remote.client import Clock, HttpClient, HttpError
+from evofool.targets.remote.drift import DriftMonitor, Line, form_of, image_key
+from evofool.targets.remote.ledger import Ledger
+from evofool.targets.remote.responses import KINDS, InvalidJson, ResponseFormat, brief, parse_json
+from evofool.targets.remote.url import redacted_url
 from evofool.targets.spec import Spec, distinct
 
 __all__ = ["FORMAT", "VERSION", "BlackBox", "load"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from evofool.errors import TargetError
-from evofool.targets.http_client import Clock, HttpClient, HttpError
-from tests.targets.http_server import Reply, Time, black_box, correct, expected, fake, images_of, row
+from evofool.targets.remote.client import Clock, HttpClient, HttpError
+from tests.targets.remote.scripted_server import Reply, Time, black_box, correct, expected, fake, images_of, row
 
 pytest.importorskip("httpx")
 
