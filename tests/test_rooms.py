@@ -22,7 +22,7 @@ SOURCES = {
 
 
 def module_of(source: str) -> str:
-    """evofool/targets/lenet.py is evofool.targets.lenet, evofool/targets/__init__.py is evofool.targets."""
+    """evofool/targets/network.py is evofool.targets.network, evofool/targets/__init__.py is evofool.targets."""
     return source.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -190,8 +190,8 @@ def test_genomes_never_imports_evofool() -> None:
         ),
         ("deap", "search/evolve.py"),
         ("httpx", "targets/remote/client.py targets/remote/connection.py"),
-        ("onnxruntime", "targets/onnx.py"),
-        ("timm", "targets/zoo.py"),
+        ("onnxruntime", "targets/loaders/onnx.py"),
+        ("timm", "targets/loaders/zoo.py"),
         ("rich", "printer.py"),
         ("csv", "csv_file.py"),
     ],

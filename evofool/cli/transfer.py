@@ -137,11 +137,12 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
 
 def _short(name: str) -> str:
     """A spec without options and folders, but with the name of its weights' file, which tells networks of one kind apart."""
+    from evofool.targets import KINDS
     from evofool.targets.redaction import public_name
 
     head, _, options = public_name(name).partition("?")
     kind, _, file = head.partition(":")
-    if kind in ("onnx", "guarded"):
+    if kind in KINDS and KINDS[kind].is_file:
         return f"{kind}:{Path(file).stem}"
     head = file if kind in ("torchvision", "timm") else head
     weights = re.search(r"(?:^|&)weights=([^&]+)", options)

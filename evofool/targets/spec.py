@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from evofool.targets.preprocessing import Preprocessing
 
 _FILES = ("weights", "labels")
-_NAMED = ("torchvision", "timm", "onnx", "python", "guarded")  # kinds that a name follows
 
 
 @dataclass(frozen=True)
@@ -173,14 +172,14 @@ def parse(text: str) -> Spec:
         near = difflib.get_close_matches(kind, list(KINDS), 1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
         raise TargetError(f'no target is called "{kind}"; there are {", ".join(KINDS)}{hint} (evofool targets list)')
-    if name and kind not in _NAMED:
+    if name and not KINDS[kind].takes_name:
         raise TargetError(f'{kind}: takes no name, but "{name}" is given; options follow a question mark')
     # A "+" in a file's name must stay a "+", so only % escapes are decoded.
     given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
     options = dict(given)
     if len(options) < len(given):
         raise TargetError(f"{head}: an option is given twice in {query}")
-    if kind in ("onnx", "guarded") and name:
+    if name and KINDS[kind].is_file:
         name = _absolute(name)
     spec = Spec(kind, name, _absolute_files(options))
     _refuse_unknown_options(spec)

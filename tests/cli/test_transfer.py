@@ -35,7 +35,7 @@ def make():
 
 def other_weights(path: Path, seed: int = 1) -> Path:
     """A digit network that is not quite the bundled one."""
-    import evofool.targets.lenet as home
+    import evofool.targets as home
 
     rng = np.random.default_rng(seed)
     tensors = load_file(Path(home.__file__).parent / "weights" / "lenet.safetensors")

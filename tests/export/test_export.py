@@ -24,7 +24,7 @@ from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds, margin
-from evofool.targets import lenet
+from evofool.targets.loaders import lenet
 from evofool.targets.redaction import public_name, short_name, without_folders
 from tests.commands import invoke
 
@@ -429,7 +429,7 @@ def test_the_licence_is_told_as_the_hub_has_it(
 def test_no_file_tells_of_the_folders_of_this_machine(tmp_path: Path, layout: str) -> None:
     secret = tmp_path / "secret place"
     secret.mkdir()
-    shutil.copy(next((Path(lenet.__file__).parent / "weights").glob("lenet*.safetensors")), secret / "mine.safetensors")
+    shutil.copy(next((Path(lenet.__file__).parents[1] / "weights").glob("lenet*.safetensors")), secret / "mine.safetensors")
     (secret / "names.txt").write_text("\n".join(f"digit {c}" for c in range(10)))
     spec = f"lenet?weights={secret / 'mine.safetensors'}&labels={secret / 'names.txt'}"
     with StoredRun(made("mnist-cppn", tmp_path / "run", f"target={spec}")) as stored:

@@ -16,7 +16,7 @@ import numpy as np
 import evofool
 from evofool.errors import DriftError
 from evofool.targets.classifier import Target
-from evofool.targets.lenet import LeNet
+from evofool.targets.loaders.lenet import LeNet
 from evofool.targets.remote.serve import ResponseOptions, serving
 
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]

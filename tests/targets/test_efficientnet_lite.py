@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from evofool.errors import TargetError
 from evofool.scores import confidence, log_odds
-from evofool.targets import efficientnet_lite, target
-from evofool.targets.efficientnet_lite import SCALES, EfficientNetLite
+from evofool.targets import target
+from evofool.targets.loaders import efficientnet_lite
+from evofool.targets.loaders.efficientnet_lite import SCALES, EfficientNetLite
 from evofool.targets.photos import to_input
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from evofool.errors import TargetError
-from evofool.targets import Target, target, zoo
+from evofool.targets import Target, target
 from evofool.targets.labels import imagenet_labels
+from evofool.targets.loaders import zoo
 from evofool.targets.spec import parse as spec
 
 pytestmark = pytest.mark.slow
