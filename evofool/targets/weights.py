@@ -4,6 +4,7 @@ import hashlib
 import io
 import warnings
 from collections import OrderedDict
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
@@ -80,6 +81,21 @@ def read_file(path: Path, who: str, kind: str) -> bytes:
         if isinstance(error, TargetError):
             raise
         raise TargetError(f"{who}: the {kind} {path} cannot be read ({error})") from None
+
+
+def packaged(package: str, file: str, who: str, install: str) -> Path:
+    """A file that an installed PyPI package brings, the first whose path ends in `file`; the package is never imported.
+
+    TargetError says what to install: `install` is the command.
+    """
+    try:
+        files = distribution(package).files or []
+    except PackageNotFoundError:
+        raise TargetError(f"{who}: needs the package with its weights: {install}") from None
+    for each in files:
+        if each.as_posix().endswith(file):
+            return Path(str(each.locate()))
+    raise TargetError(f"{who}: the package {package} is installed without its weights; reinstall it")
 
 
 def check_sha256(content: bytes, path: Path, who: str, wanted: str | None) -> str:

