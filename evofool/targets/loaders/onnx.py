@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -37,20 +38,31 @@ def load(spec: Spec) -> Target:
     """
     if not spec.name:
         raise TargetError("onnx: has no file; write onnx:FILE")
+    return from_file(spec, Path(spec.name))
+
+
+def from_file(
+    spec: Spec,
+    path: Path,
+    default: Preprocessing | None = None,
+    size: tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Target:
+    """The target of an ONNX file. Preprocessing, (height, width) and labels that are known of it; the spec's options go
+    first."""
     try:
         import onnxruntime
     except ImportError:
         raise TargetError(f"{spec.head}: needs onnxruntime: pip install 'evofool[onnx]'") from None
 
-    path = Path(spec.name)
     content = read_file(path, spec.head, "ONNX file")
     digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
     weights = _whole_digest(content, path, spec.head)
     session, device = _session(onnxruntime, path, spec)
-    images = _Images.of(session.get_inputs(), spec)
+    images = _Images.of(session.get_inputs(), spec, size)
     output = _output([node.name for node in session.get_outputs()], spec)
     whole = np.issubdtype(images.dtype, np.integer)
-    preprocessing, size = spec.preprocessing(Preprocessing(scale=1.0 if whole else 1 / 255), images.size)
+    preprocessing, size = spec.preprocessing(default or Preprocessing(scale=1.0 if whole else 1 / 255), images.size)
     if whole and (preprocessing.scale, {*preprocessing.mean}, {*preprocessing.std}) != (1.0, {0.0}, {1.0}):
         raise TargetError(
             f"{spec.head}: its input is {np.dtype(images.dtype).name}, pixels as they are; leave scale, mean and std out"
@@ -58,7 +70,7 @@ def load(spec: Spec) -> Target:
     target = Target.probed(
         spec.text,
         _forward(session, images, output, preprocessing),
-        spec.labels(),
+        spec.labels(labels),
         (images.channels, *size),
         preprocessing,
         spec.outputs,
@@ -95,7 +107,7 @@ class _Images(NamedTuple):
     alpha: bool = False  # a fourth channel
 
     @classmethod
-    def of(cls, nodes: list[Any], spec: Spec) -> "_Images":
+    def of(cls, nodes: list[Any], spec: Spec, default: tuple[int, int] | None) -> "_Images":
         inputs = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
         if len(nodes) != 1 or nodes[0].type not in _TYPES or not 2 <= len(nodes[0].shape) <= 4:
             raise TargetError(f"{spec.head}: takes {inputs}; it has to take only images, {_LAYOUTS}")
@@ -108,7 +120,7 @@ class _Images(NamedTuple):
         height, width, channels = (*sides, 1) if len(sides) == 2 else sides if last else (*sides[1:], sides[0])
         if channels not in (1, 3, 4, None):
             raise TargetError(f"{spec.head}: takes {inputs}; images have 1 or 3 channels, and a fourth for opacity")
-        known = (height, width) if height and width else None
+        known = (height, width) if height and width else default
         size = spec.side(known)
         if any(side not in (None, given) for side, given in zip((height, width), size, strict=True)):
             raise TargetError(f"{spec.head}: takes {inputs}; its images cannot be {size[0]}x{size[1]}")
