@@ -34,8 +34,8 @@ def print_kinds(rows: list[dict[str, Any]]) -> None:
     table.column("description")
     table.column("needs", no_wrap=True)
     for row in rows:
-        needs = "" if row["extra"] is None else f"evofool[{row['extra']}]" + ("" if row["installed"] else ", not installed")
-        table.row(row["spec"], row["description"], needs)
+        needs = ["" if row["extra"] is None else f"evofool[{row['extra']}]", "" if row["installed"] else "not installed"]
+        table.row(row["spec"], row["description"], ", ".join(filter(None, needs)))
     table.print()
     print_lines("", "Options follow a question mark, KIND:NAME?size=224&labels=FILE; docs/targets.md has them all.")
 

@@ -59,8 +59,8 @@ def with_files(spec: str, weights: Path, labels: Path) -> str:
     parsed = parse(spec)
     if "weights" not in (KINDS[parsed.kind].options or ()) or parsed.kind == "lenet-caffe":
         raise TargetError(
-            f"{parsed.head}: takes no weights file with another number of classes; lenet, efficientnet-lite, torchvision "
-            "and timm do"
+            f"{parsed.head}: takes no weights file with another number of classes; lenet, efficientnet-lite, torchvision, "
+            "timm, open-nsfw and digit-recognizer do"
         )
     kept = {key: value for key, value in parsed.options.items() if key != "sha256"}
     files = {"weights": str(weights.absolute()), "labels": str(labels.absolute())}

