@@ -149,6 +149,6 @@ KINDS: dict[str, Kind] = {
         "http",
         "httpx",
         "remote.black_box",
-        ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "channels"),
+        ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "header_env", "channels"),
     ),
 }

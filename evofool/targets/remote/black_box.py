@@ -20,6 +20,7 @@ from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.remote import responses
 from evofool.targets.remote.client import Clock, HttpClient, HttpError
 from evofool.targets.remote.drift import DriftMonitor, Line, form_of, image_key
+from evofool.targets.remote.in_flight import InFlight
 from evofool.targets.remote.ledger import Ledger
 from evofool.targets.remote.responses import KINDS, InvalidJson, ResponseFormat, brief, parse_json
 from evofool.targets.remote.url import redacted_url
@@ -114,6 +115,7 @@ class BlackBox(Target):
         super().__init__(name, labels, shape, self._answers, details)
         self._client, self._ledger, self._class_by_label = client, ledger, interface.class_by_label
         self.streams = client.parallel
+        self._in_flight = InFlight(client.parallel)
         self.counts_persist = True
         self._ignore_cache = False
         self._classifier = hashlib.sha256(json.dumps([self.labels, self.shape]).encode()).hexdigest()
@@ -163,17 +165,24 @@ class BlackBox(Target):
         self._client.cancel()
 
     def _answers(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (B, C, H, W) to float32 (B, K), in requests of `batch` images, each image once."""
+        """uint8 (B, C, H, W) to float32 (B, K), in requests of `batch` images, each image once, `parallel` at the same time.
+
+        What shares a request does not depend on `parallel`.
+        """
         call = self._client.call()
         keys = [image_key(image) for image in images]
         unique = dict(zip(keys, images, strict=True))
         known = {} if self._ignore_cache else self._ledger.known(unique, len(self.labels))
         unknown = [key for key in unique if key not in known]
-        for start in range(0, len(unknown), self._client.batch):
-            part = {key: unique[key] for key in unknown[start : start + self._client.batch]}
-            if not self._ignore_cache:
-                self._check_for_drift()
-            rows = self._query(part, call)
+        step = self._client.batch
+        parts = [{key: unique[key] for key in unknown[at : at + step]} for at in range(0, len(unknown), step)]
+        found = self._in_flight.results(
+            parts,
+            lambda part: self._query(part, call),
+            before_each=lambda: None if self._ignore_cache else self._check_for_drift(),
+            cancel=lambda: self._client.cancel(call),
+        )
+        for part, rows in zip(parts, found, strict=True):
             self._drift.learn(np.stack(list(part.values())), np.stack(list(rows.values())))
             known.update(rows)
         return np.stack([known[key] for key in keys])

@@ -2,7 +2,6 @@
 
 import email.utils
 import json
-import os
 import random
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from evofool.errors import BudgetError, TargetError
 from evofool.targets.remote.connection import Connection, client_factory
+from evofool.targets.remote.credentials import secret_headers, without_secrets
 from evofool.targets.remote.ledger import Ledger
 from evofool.targets.remote.responses import InvalidJson, printable
 from evofool.targets.remote.url import host_of, redacted_url
@@ -66,26 +66,31 @@ class HttpClient:
         self._cap = spec.whole("max_requests")
         self.batch, self.parallel = spec.whole("batch", 32) or 32, spec.whole("parallel", 4) or 4
         local = host == "localhost" or host == "::1" or host.startswith("127.")
-        token = _token(spec)
-        unsafe = token and not local and spec.name.startswith("http:")
-        self.notes = [f"the token is sent to {self.url} unencrypted; use https to encrypt it"] if unsafe else []
-        self._new_client = client_factory(self._timeout, token, through_proxies=not local)
+        self._secret = secret_headers(spec)
+        unsafe = self._secret and not local and spec.name.startswith("http:")
+        what = "the token is" if [*self._secret] == ["Authorization"] else f"{' and '.join(self._secret)} are"
+        self.notes = [f"{what} sent to {self.url} unencrypted; use https to encrypt it"] if unsafe else []
+        self._new_client = client_factory(self._timeout, self._secret, through_proxies=not local)
         self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
+        self._busy: dict[Connection, threading.Event] = {}
         self._change = threading.Condition()
-        self._call = threading.Event()
+        self._calls: weakref.WeakSet[threading.Event] = weakref.WeakSet()
 
     def call(self) -> threading.Event:
         """The event of a call that begins now, to be passed to its requests; it is set when the call is cancelled."""
-        return self._call
-
-    def cancel(self) -> None:
-        """Cancel the calls in progress: they stop waiting and send nothing more. Later calls are not affected."""
+        begun = threading.Event()
         with self._change:
-            cancelled, self._call = self._call, threading.Event()
-            cancelled.set()
-            for connection in self._busy:
-                connection.cut_off_after(_GRACE)
+            self._calls.add(begun)
+        return begun
+
+    def cancel(self, call: threading.Event | None = None) -> None:
+        """Cancel a call, or all in progress: they stop waiting and send nothing more. Later calls are not affected."""
+        with self._change:
+            for each in list(self._calls) if call is None else [call]:
+                each.set()
+            for connection, its_call in self._busy.items():
+                if its_call.is_set():
+                    connection.cut_off_after(_GRACE)
             self._change.notify_all()
 
     def request(
@@ -135,12 +140,12 @@ class HttpClient:
                 weakref.finalize(self, client.close)
                 self._idle.append(Connection(client))
             connection = self._idle.pop()
-            self._busy.add(connection)
+            self._busy[connection] = call
         try:
             yield connection
         finally:
             with self._change:
-                self._busy.remove(connection)
+                del self._busy[connection]
                 self._idle.append(connection)
                 self._change.notify()
 
@@ -203,9 +208,9 @@ class HttpClient:
         if 200 <= status < 300:
             return
         if 300 <= status < 400:
-            location = printable(redacted_url(response.headers.get("Location", "nowhere")))
+            location = printable(redacted_url(without_secrets(response.headers.get("Location", "nowhere"), self._secret)))
             raise HttpError(f"HTTP {status} redirects to {location}; if that is the server, name it as the target", status)
-        reason = _error_text(content)
+        reason = without_secrets(_error_text(content), self._secret)
         if status in _TEMPORARY or (status >= 500 and status != 501):
             raise _TemporaryError(f"HTTP {status}{reason}", _seconds(response.headers.get("Retry-After"), self._clock.now()))
         raise HttpError(f"HTTP {status}{reason}", status)
@@ -217,22 +222,6 @@ class _TemporaryError(Exception):
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.reason, self.retry_after = reason, retry_after
-
-
-def _token(spec: Spec) -> str | None:
-    name = spec.options.get("token_env")
-    if name is None:
-        return None
-    token = os.environ.get(name, "").strip()
-    if not token:
-        raise TargetError(
-            f"{redacted_url(spec.name)}: token_env names {name}, but the environment variable {name} is not set, or empty"
-        )
-    if not (token.isascii() and token.isprintable()):
-        raise TargetError(
-            f"{redacted_url(spec.name)}: the value of {name} cannot be a token: a header cannot contain its characters"
-        )
-    return token
 
 
 def _failure(error: Exception) -> Exception:

@@ -3,7 +3,7 @@
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -70,15 +70,13 @@ class Connection:
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
-def client_factory(timeout: float, token: str | None, through_proxies: bool) -> Callable[[], "httpx.Client"]:
-    """A function that makes clients with one connection each."""
+def client_factory(timeout: float, secret_headers: Mapping[str, str], through_proxies: bool) -> Callable[[], "httpx.Client"]:
+    """A function that makes clients with one connection each, which send these headers too."""
     try:
         import httpx
     except ModuleNotFoundError:
         raise TargetError("a target over HTTP needs httpx: pip install 'evofool[http]'") from None
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "evofool"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "evofool", **secret_headers}
     # Certificates of the environment (SSL_CERT_FILE, SSL_CERT_DIR), also for this machine, which is reached without proxies.
     certificates: ssl.SSLContext = httpx.create_ssl_context(trust_env=True)
     # A server's cookies are not kept: images have to be answered alike, whatever was asked before.

@@ -32,6 +32,6 @@ def host_of(url: str) -> str:
     if "@" in parts.netloc:
         raise TargetError(
             f"{redacted_url(url)}: a password in a URL would be stored with the run; use token_env=NAME, the name "
-            "of an environment variable with the token"
+            "of an environment variable with the token, or header_env=HEADER:NAME"
         )
     return host

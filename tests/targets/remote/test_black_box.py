@@ -197,7 +197,15 @@ def test_invalid_options_and_options_that_contradict_the_server_are_refused(
                 "token_env names NOT_THERE_AT_ALL, but the environment variable NOT_THERE_AT_ALL is not set",
             ),
             ("token_env=EMPTY", "EMPTY is not set, or empty"),
-            ("token_env=BENT", "the value of BENT cannot be a token"),
+            ("token_env=BENT", "the value of BENT cannot be sent"),
+            (
+                "header_env=x-api-key:NOT_THERE",
+                "header_env names NOT_THERE, but the environment variable",
+            ),
+            ("header_env=x-api-key", 'header_env is "x-api-key"; it has to be HEADER:VARIABLE'),
+            ("header_env=x api:EMPTY", "it has to be HEADER:VARIABLE"),
+            ("header_env=x-a:PATH,X-A:PATH", "the header X-A is given twice"),
+            ("header_env=Content-Length:PATH", "header_env cannot set Content-Length, which every request has"),
         ):
             with pytest.raises(TargetError, match=message):
                 black_box(server.url, options)
@@ -226,6 +234,19 @@ def test_the_rest_of_a_query_goes_to_the_server_and_is_not_shown(monkeypatch: py
         with pytest.raises(TargetError, match=r'classify\?model=\.\.\.: HTTP 403: "no more"$') as caught:
             remote.logits(images_of(3, 2))
         assert "secret-7" not in str(caught.value)
+
+
+def test_headers_from_the_environment_are_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_OF_MINE", "sesame")
+    monkeypatch.setenv("MY_GROUP", "forty")
+    with fake() as server:
+        remote = black_box(f"{server.url}?header_env=x-api-key:KEY_OF_MINE,x-group:MY_GROUP")
+        sent = [{key.lower(): value for key, value in headers.items()} for headers in server.headers]
+        assert {(headers["x-api-key"], headers["x-group"]) for headers in sent} == {("sesame", "forty")}
+        assert "sesame" not in f"{remote.name}{remote.details}{remote.description()}"
+        server.script = lambda number, images: Reply({"error": "the key sesame of forty has no rights"}, 403)
+        with pytest.raises(TargetError, match=r'HTTP 403: "the key \.\.\. of \.\.\. has no rights"$'):
+            remote.logits(images_of(3, 2))
 
 
 def test_a_missing_httpx_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

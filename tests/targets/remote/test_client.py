@@ -161,7 +161,7 @@ def test_cancelled_calls_end_wherever_they_wait_and_send_nothing_more(
         requests, received = remote.requests, server.received
         server.script = lambda number, images: reply
         monkeypatch.setattr(HttpClient, "call", lambda self: begun.append(1) or begin(self))
-        found = [pool.submit(remote.logits, images_of(40, seed)) for seed in range(calls)]
+        found = [pool.submit(remote.logits, images_of(20, seed)) for seed in range(calls)]
         until(lambda: len(begun) == calls and remote.requests == requests + 1 and server.received == received + sent)
         remote.cancel()
         for call in found:
@@ -173,7 +173,7 @@ def test_cancelled_calls_end_wherever_they_wait_and_send_nothing_more(
         remote.cancel()  # nothing is in progress
         if sent:
             server.script = correct
-            assert np.array_equal(remote.logits(images_of(40)), expected(images_of(40)))
+            assert np.array_equal(remote.logits(images_of(20)), expected(images_of(20)))
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 501])
@@ -227,8 +227,8 @@ def test_the_rate_is_kept_over_threads_and_processes(tmp_path: Path) -> None:
         return correct(number, images)
 
     with fake(note) as server:
-        first = black_box(server.url, "rate=4&batch=1", tmp_path, time)
+        first = black_box(server.url, "rate=4&batch=1&parallel=1", tmp_path, time)
         first.logits(images_of(4))
-        second = black_box(server.url, "rate=4&batch=1", tmp_path, time)
+        second = black_box(server.url, "rate=4&batch=1&parallel=1", tmp_path, time)
         second.logits(images_of(6))
     assert np.diff(times) == pytest.approx([0.25] * 4 + [0.5, 0.25])  # the second description counts too
