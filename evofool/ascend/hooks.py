@@ -147,12 +147,20 @@ def layer_names(target: Target) -> list[str]:
 
 def unknown_layer(target: Target, name: str) -> TargetError:
     """The error for a layer that does not exist, with the most similar names."""
+    if target.network is not None and target.network.no_layers:
+        return no_layers(target)
     names = layer_names(target)
     near = difflib.get_close_matches(name, names, 5, 0.4) or names[:12]
     return TargetError(
         f'{target.name}: no layer "{name}"; there are {len(names)}, the nearest {", ".join(near)}. '
         "`evofool targets show SPEC --layers` lists them"
     )
+
+
+def no_layers(target: Target) -> TargetError:
+    """The error for a network with gradients whose layers cannot be read."""
+    assert target.network is not None
+    return TargetError(f"{target.name}: its layers cannot be read: {target.network.no_layers}")
 
 
 def no_gradients(target: Target) -> TargetError:

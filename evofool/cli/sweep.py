@@ -117,7 +117,7 @@ def _which_sweep(
     from evofool.recipe import load
     from evofool.run.resume_checks import refuse_stored_cluster
     from evofool.sweep.sweep import MANIFEST, stored_sweep
-    from evofool.targets import needs_trust
+    from evofool.targets import needs_trust, trust_reason
 
     folder = Path(recipe_or_folder)
     if not os.path.isfile(folder / MANIFEST):
@@ -131,10 +131,8 @@ def _which_sweep(
     surrogates = loaded.search.surrogate.targets if loaded.search.surrogate else ()
     foreign = [spec for spec in (*(given or specs), *surrogates) if spec not in given and needs_trust(spec)]
     if foreign and not trust:
-        raise TargetError(
-            f"{folder}: it names {', '.join(foreign)}, code to import or a server to query, and a sweep may come from "
-            "anyone; if you trust it, add --trust"
-        )
+        named = ", ".join(f"{spec}, {trust_reason(spec)}" for spec in foreign)
+        raise TargetError(f"{folder}: it names {named}, and a sweep may come from anyone; if you trust it, add --trust")
     return folder, loaded, given or specs, numbers
 
 

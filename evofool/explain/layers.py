@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from evofool.ascend.hooks import no_gradients
+from evofool.ascend.hooks import no_gradients, no_layers
 from evofool.ascend.objectives import LOGITS
 from evofool.errors import TargetError
 from evofool.targets import Target
@@ -106,6 +106,8 @@ def _ran(target: Target, last: bool = False) -> tuple[dict[str, nn.Module], dict
     network = target.network
     if network is None:
         raise no_gradients(target)
+    if network.no_layers:
+        raise no_layers(target)
     modules = dict(network.module.named_modules())
     ran: dict[str, tuple[int, ...]] = {}
     with ExitStack() as stack, torch.inference_mode():

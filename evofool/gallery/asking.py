@@ -18,7 +18,7 @@ from evofool.explain.phrases import confidence_text, counted, three_decimals
 from evofool.images import opened_png
 from evofool.machine import torch_threads
 from evofool.scores import confidence, log_odds
-from evofool.targets import Target, is_black_box, needs_trust, target
+from evofool.targets import Target, is_black_box, target, trust_reason
 from evofool.targets.spec import parse
 
 T = TypeVar("T")
@@ -136,10 +136,10 @@ def load(subject: Subject) -> Target:
     refuse_without_cap(subject.spec)
     if subject.folder is None:
         return target(subject.spec)
-    if needs_trust(subject.spec):
+    if reason := trust_reason(subject.spec):
         raise TargetError(
-            f"{subject.folder.name}: its target is {subject.spec}, code to import or a server to query, and a run may come "
-            "from anyone; if you trust it, name it yourself: evofool gallery --ask --target SPEC"
+            f"{subject.folder.name}: its target is {subject.spec}, {reason}, and a run may come from anyone; "
+            "if you trust it, name it yourself: evofool gallery --ask --target SPEC"
         )
     found = target(subject.spec)
     if found.fingerprint() != subject.fingerprint:

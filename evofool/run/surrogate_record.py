@@ -9,7 +9,7 @@ from evofool.recipe import Recipe
 from evofool.run.meta import SurrogateRecord, SurrogatesRecord
 from evofool.search.evaluate import Order
 from evofool.search.evolve import MapElites
-from evofool.targets import Target, is_black_box, needs_trust, target
+from evofool.targets import Target, is_black_box, target, trust_reason
 from genomes import Encoding
 
 
@@ -19,9 +19,9 @@ def load_networks(recipe: Recipe, folder: Path, trust: bool) -> list[Target]:
     for spec in part.targets if part else ():
         if is_black_box(spec):
             raise lacks_gradients(spec)
-        if needs_trust(spec) and not trust:
+        if not trust and (reason := trust_reason(spec)):
             raise TargetError(
-                f"{folder}: it names the surrogate {spec}, code to import, and a run may come from anyone; if you trust it, "
+                f"{folder}: it names the surrogate {spec}, {reason}, and a run may come from anyone; if you trust it, "
                 "add --trust"
             )
     return [target(spec) for spec in part.targets] if part else []

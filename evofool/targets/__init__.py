@@ -17,7 +17,17 @@ else:
     # These two import torch, and a spec with an error is to be told before that.
     __getattr__ = lazy(__name__, {"Preprocessing": "evofool.targets.preprocessing", "Target": "evofool.targets.classifier"})
 
-__all__ = ["KINDS", "Kind", "Preprocessing", "Target", "needs_trust", "refuse_workers", "stored_target", "target"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Preprocessing",
+    "Target",
+    "needs_trust",
+    "refuse_workers",
+    "stored_target",
+    "target",
+    "trust_reason",
+]
 
 
 _SEVERAL = (("average", "averaged", "average"), ("views", "views", "vote"))
@@ -68,7 +78,13 @@ def with_files(spec: str, weights: Path, labels: Path) -> str:
 
 
 def needs_trust(spec: str) -> bool:
-    """Whether a spec names code to import or a server to query; False for an invalid spec.
+    """Whether a spec of somebody else may be used only if it is trusted; False for an invalid spec."""
+    return bool(trust_reason(spec))
+
+
+def trust_reason(spec: str) -> str:
+    """What a spec names that has to be trusted: code to import, a file with code, or a server to query; "" for other specs
+    and for invalid ones.
 
     For a guarded target, the base that its file names decides.
     """
@@ -78,9 +94,9 @@ def needs_trust(spec: str) -> bool:
             from evofool.targets.guarded import base_of
 
             parsed = parse(base_of(Path(parsed.name)))
-        return parsed.kind in ("python", "http")
+        return KINDS[parsed.kind].trust
     except TargetError:
-        return False
+        return ""
 
 
 def is_black_box(spec: str) -> bool:
@@ -115,13 +131,12 @@ def refuse_workers(found: "Target") -> None:
 def stored_target(spec: str, folder: Path, trust: bool, ignore_cache: bool = False) -> "Target":
     """The target of the run in folder, by the spec in its file.
 
-    A run may come from anyone: a spec that names code to import or a server to query needs trust, else TargetError.
+    A run may come from anyone: a spec that names code or a server (trust_reason) needs trust, else TargetError.
     ignore_cache: a black box is queried again for earlier images; these requests are counted for the run too.
     """
-    if needs_trust(spec) and not trust:
+    if not trust and (reason := trust_reason(spec)):
         raise TargetError(
-            f"{folder}: its target is {spec}, code to import or a server to query, and a run may come from anyone; "
-            "if you trust it, add --trust"
+            f"{folder}: its target is {spec}, {reason}, and a run may come from anyone; if you trust it, add --trust"
         )
     found = target(spec, folder)
     if ignore_cache:

@@ -34,6 +34,7 @@ class Kind(NamedTuple):
     module: str  # the module that the extra installs
     loader: str  # the module of this package whose load(spec) builds it
     options: tuple[str, ...] | None  # those that it takes besides COMMON; None: it takes none at all
+    trust: str = ""  # what it is that has to be trusted where somebody else names it: a stored run needs --trust
 
     @property
     def takes_name(self) -> bool:
@@ -127,6 +128,24 @@ KINDS: dict[str, Kind] = {
         "loaders.onnx",
         ("sha256", "output", "threads"),
     ),
+    "torchscript": Kind(
+        "torchscript:FILE",
+        "a TorchScript program; gradients, no layers",
+        "",
+        "",
+        "loaders.torchscript",
+        ("sha256", "channels"),
+        "a file whose loading can run code",
+    ),
+    "export": Kind(
+        "export:FILE",
+        "a program of torch.export (.pt2); gradients and layers",
+        "",
+        "",
+        "loaders.export",
+        ("sha256",),
+        "a file whose loading can run code",
+    ),
     "python": Kind(
         "python:package.module:factory",
         "your code: a module, a callable or a Target",
@@ -134,6 +153,7 @@ KINDS: dict[str, Kind] = {
         "",
         "loaders.python",
         ("channels", "timeout", "black_box"),
+        "code to import",
     ),
     "guarded": Kind(
         "guarded:FILE",
@@ -150,5 +170,6 @@ KINDS: dict[str, Kind] = {
         "httpx",
         "remote.black_box",
         ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "header_env", "channels"),
+        "a server to query",
     ),
 }

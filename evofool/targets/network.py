@@ -2,9 +2,10 @@
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,11 @@ class Network:
             self.module = PlainAnswers(self.module, single).eval()
             self._forwards, self._for_gradients = {FLOAT32: self.module}, {}
         return single
+
+    @property
+    def no_layers(self) -> str:
+        """Why its layers cannot be read; "" if they can."""
+        return next((part.reason for part in self.module.modules() if isinstance(part, WithoutLayers)), "")
 
     def average(self, answers: int) -> None:
         """From now on outputs are the mean of so many passes, and gradients too, in float32 alone and as given."""
@@ -177,6 +183,27 @@ class _Mean(nn.Module):
         for _ in range(self._passes - 1):
             total = total + self.network(x)
         return total / self._passes
+
+
+class WithoutLayers(nn.Module):
+    """A network whose layers cannot be read: named_modules() has only this module. reason: why, in words."""
+
+    def __init__(self, network: nn.Module, reason: str) -> None:
+        super().__init__()
+        self.network, self.reason = network, reason
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.network(x)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        yield prefix, self
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.network.named_parameters(f"{prefix}.network".lstrip("."), recurse, remove_duplicate)
 
 
 def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozenset[str]]:

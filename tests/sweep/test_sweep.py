@@ -81,7 +81,7 @@ def test_each_run_is_an_ordinary_one_and_a_failed_one_does_not_stop_the_others(c
     assert "--out is for new sweeps" in call("sweep", "s", "--out", "t").err
     manifest = Path("s/sweep.json")
     manifest.write_text(manifest.read_text().replace('"lenet-2": "lenet"', '"lenet-2": "python:code:target"'))
-    assert "it names python:code:target, code to import or a server to query" in call("sweep", "s").err
+    assert "it names python:code:target, code to import, and" in call("sweep", "s").err
     manifest.write_text(manifest.read_text().replace("lenet-2", "../lenet-2"))
     for command in (["sweep", "s"], ["sweep", "mnist-cppn", *options, "--out", "s"]):
         assert "sweep.json is damaged: '../lenet-2' cannot be the name of a target" in call(*command).err

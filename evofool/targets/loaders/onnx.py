@@ -1,35 +1,36 @@
 """A network in an ONNX file, run by onnxruntime: a black box without gradients."""
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from evofool.errors import TargetError
 from evofool.machine import cpus
-from evofool.targets.classifier import Forward, Target
+from evofool.targets.classifier import PROBE, Forward, Target
+from evofool.targets.loaders.formats import refuse_other
+from evofool.targets.loaders.image_input import ImageInput
+from evofool.targets.loaders.outputs import scores_of
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
 from evofool.targets.weights import check_sha256, read_file
 from evofool.text import whole_number
 
 _TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(uint8)": np.uint8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    "tensor(uint8)": torch.uint8,
+    "tensor(int32)": torch.int32,
+    "tensor(int64)": torch.int64,
 }
-_LAYOUTS = "(B, C, H, W), (B, H, W, C), (B, H, W) or (B, pixels)"
 
 
 def load(spec: Spec) -> Target:
-    """onnx:FILE: one input, images in float32, float16 or whole numbers; its first output, or output=.
+    """onnx:FILE: one input, images in float32, float16 or whole numbers; the one output that can be scores, or output=.
 
     Images are (B, C, H, W), (B, H, W, C), grey (B, H, W), or rows of pixels (B, C * H * W), grey and square unless size=
     says otherwise. A fourth channel is opaque. The input is pixel / 255 unless options say otherwise, or the pixels
@@ -57,19 +58,21 @@ def from_file(
 
     content = read_file(path, spec.head, "ONNX file")
     digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
+    refuse_other(content, path, spec.head, "onnx")
     weights = _whole_digest(content, path, spec.head)
     session, device = _session(onnxruntime, path, spec)
-    images = _Images.of(session.get_inputs(), spec, size)
-    output = _output([node.name for node in session.get_outputs()], spec)
-    whole = np.issubdtype(images.dtype, np.integer)
+    name, images = _images(session.get_inputs(), spec, size)
+    whole = not images.dtype.is_floating_point
     preprocessing, size = spec.preprocessing(default or Preprocessing(scale=1.0 if whole else 1 / 255), images.size)
     if whole and (preprocessing.scale, {*preprocessing.mean}, {*preprocessing.std}) != (1.0, {0.0}, {1.0}):
-        raise TargetError(
-            f"{spec.head}: its input is {np.dtype(images.dtype).name}, pixels as they are; leave scale, mean and std out"
-        )
+        kind = str(images.dtype).removeprefix("torch.")
+        raise TargetError(f"{spec.head}: its input is {kind}, pixels as they are; leave scale, mean and std out")
+    names = [node.name for node in session.get_outputs()]
+    black = torch.zeros(images.batch or PROBE, images.channels, *images.size)
+    output = scores_of(names, spec, len(black), lambda: _answers(session, name, images.arranged(black), spec))
     target = Target.probed(
         spec.text,
-        _forward(session, images, output, preprocessing),
+        _forward(session, name, images, output, preprocessing),
         spec.labels(labels),
         (images.channels, *size),
         preprocessing,
@@ -86,7 +89,7 @@ def from_file(
 
     def refed(other: Preprocessing) -> Forward | None:
         scaled = (other.scale, {*other.mean}, {*other.std}) != (1.0, {0.0}, {1.0})
-        return None if whole and scaled else _forward(session, images, output, other)
+        return None if whole and scaled else _forward(session, name, images, output, other)
 
     target.set_refed(refed)
     if device == "cpu":
@@ -94,72 +97,36 @@ def from_file(
     return target
 
 
-class _Images(NamedTuple):
-    """The input of a session."""
-
-    name: str
-    dtype: type
-    batch: int | None  # None: any size
-    channels: int
-    size: tuple[int, int]  # height, width
-    last: bool = False  # channels last
-    axes: int = 4  # 3: (B, H, W), 2: (B, C * H * W)
-    alpha: bool = False  # a fourth channel
-
-    @classmethod
-    def of(cls, nodes: list[Any], spec: Spec, default: tuple[int, int] | None) -> "_Images":
-        inputs = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
-        if len(nodes) != 1 or nodes[0].type not in _TYPES or not 2 <= len(nodes[0].shape) <= 4:
-            raise TargetError(f"{spec.head}: takes {inputs}; it has to take only images, {_LAYOUTS}")
-        # A side that is not fixed has a name or None.
-        batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in nodes[0].shape)
-        start = nodes[0].name, _TYPES[nodes[0].type], batch
-        if len(sides) == 1:
-            return cls(*start, *_of_row(sides[0], spec, inputs), axes=2)
-        last = len(sides) == 3 and sides[0] not in (1, 3) and (sides[2] in (1, 3) or (sides[2] == 4 and sides[0] != 4))
-        height, width, channels = (*sides, 1) if len(sides) == 2 else sides if last else (*sides[1:], sides[0])
-        if channels not in (1, 3, 4, None):
-            raise TargetError(f"{spec.head}: takes {inputs}; images have 1 or 3 channels, and a fourth for opacity")
-        known = (height, width) if height and width else default
-        size = spec.side(known)
-        if any(side not in (None, given) for side, given in zip((height, width), size, strict=True)):
-            raise TargetError(f"{spec.head}: takes {inputs}; its images cannot be {size[0]}x{size[1]}")
-        return cls(*start, min(channels or 3, 3), size, last, len(sides) + 1, channels == 4)
-
-    def arranged(self, x: np.ndarray) -> np.ndarray:
-        """float32 (B, C, H, W) as the session takes it."""
-        x = x.astype(self.dtype, copy=False)
-        if self.axes == 2:
-            return x.reshape(len(x), -1)
-        if self.axes == 3:
-            return x[:, 0]
-        return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if self.last else x)
+def _images(nodes: list[Any], spec: Spec, size: tuple[int, int] | None) -> tuple[str, ImageInput]:
+    """The name of a session's input, and what it takes."""
+    takes = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
+    if len(nodes) != 1 or nodes[0].type not in _TYPES:
+        raise TargetError(f"{spec.head}: takes {takes}; it has to take only images, as floats or whole numbers")
+    return nodes[0].name, ImageInput.of(_TYPES[nodes[0].type], nodes[0].shape, spec, takes, size)
 
 
-def _of_row(pixels: int | None, spec: Spec, inputs: str) -> tuple[int, tuple[int, int]]:
-    """Channels and (height, width) of images that are rows of pixels: grey and square unless size= says otherwise."""
-    side = math.isqrt(pixels or 0)
-    size = spec.side((side, side) if pixels and side * side == pixels else None)
-    area = size[0] * size[1]
-    if pixels not in (None, area, 3 * area):
-        raise TargetError(f"{spec.head}: takes {inputs}; its images cannot be {size[0]}x{size[1]}")
-    return 3 if pixels == 3 * area else 1, size
+def _answers(session: Any, name: str, x: torch.Tensor, spec: Spec) -> dict[str, object]:
+    """Every output by its name."""
+    try:
+        return {
+            node.name: answer
+            for node, answer in zip(session.get_outputs(), session.run(None, {name: x.numpy()}), strict=True)
+        }
+    except Exception as error:  # onnxruntime's errors have no common class
+        reason = (str(error).splitlines() or [""])[0][:300]
+        raise TargetError(f"{spec.head}: does not take images of shape {tuple(x.shape[1:])} ({reason})") from None
 
 
-def _forward(session: Any, images: _Images, output: str, preprocessing: Preprocessing) -> Forward:
+def _forward(session: Any, name: str, images: ImageInput, output: str, preprocessing: Preprocessing) -> Forward:
     prepare = preprocessing.affine()
-    opaque = prepare(torch.full((1, images.channels, *images.size), 255.0)).numpy()[:, :1] if images.alpha else None
+    opaque = 0.0
+    if images.alpha:  # scaled as the first channel
+        opaque = float(prepare(torch.full((1, images.channels, *images.size), 255.0))[0, 0, 0, 0])
 
     def forward(pixels: np.ndarray) -> np.ndarray:
-        x: np.ndarray = prepare(torch.from_numpy(pixels).float()).numpy()
-        if opaque is not None:  # scaled as the first channel
-            x = np.concatenate([x, np.full((len(x), 1, *x.shape[2:]), opaque.flat[0], np.float32)], 1)
-        x = images.arranged(x)
-        n, step = len(x), images.batch or len(x)
-        if short := -n % step:
-            x = np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)])
-        parts = [session.run([output], {images.name: x[i : i + step]})[0] for i in range(0, len(x), step)]
-        return np.concatenate(parts)[:n].astype(np.float32, copy=False)
+        x = images.arranged(prepare(torch.from_numpy(pixels).float()), opaque)
+        parts = [session.run([output], {name: part.numpy()})[0] for part in images.parts(x)]
+        return np.concatenate(parts)[: len(x)].astype(np.float32, copy=False)
 
     return forward
 
@@ -191,13 +158,6 @@ def _session(onnxruntime: Any, path: Path, spec: Spec) -> tuple[Any, str]:
     if name == "cuda" and not on_gpu:
         raise TargetError(f"{spec.head}: onnxruntime cannot use the GPU, it runs on {session.get_providers()[0]}")
     return session, f"cuda:{index or 0}" if on_gpu else "cpu"
-
-
-def _output(names: list[str], spec: Spec) -> str:
-    name = spec.options.get("output", names[0])
-    if name not in names:
-        raise TargetError(f'{spec.head}: no output "{name}"; there are {", ".join(names)}')
-    return name
 
 
 def _whole_digest(content: bytes, path: Path, who: str) -> str:

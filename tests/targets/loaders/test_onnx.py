@@ -33,10 +33,11 @@ def write(
     tail: str = "",
     weights: np.ndarray = WEIGHTS,
     beside: str = "",
+    outputs: tuple[str, ...] = ("scores",),
 ) -> Path:
     """A file with a network that flattens its images and multiplies them: scores (B, 6).
 
-    tail: a further operator. beside: the file with its weights.
+    tail: a further operator. beside: the file with its weights. outputs: scores, and flat, product or images.
     """
     h, t = onnx.helper, onnx.TensorProto
     kind = getattr(t, dtype)
@@ -54,7 +55,7 @@ def write(
         nodes,
         "network",
         [h.make_tensor_value_info("images", kind, shape)],
-        [h.make_tensor_value_info(name, inner, None) for name in ("scores", "flat")],
+        [h.make_tensor_value_info(name, inner if name != "images" else kind, None) for name in outputs],
         tensors,
     )
     model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
@@ -162,13 +163,38 @@ def test_trailing_axes_of_length_1_are_removed(tmp_path: Path) -> None:
     assert found.logits(images(found)).shape == (7, 6)
 
 
-def test_another_output_can_be_chosen_and_changes_the_fingerprint(tmp_path: Path) -> None:
-    path = write(tmp_path / "n.onnx")
-    first, other = target(f"onnx:{path}"), target(f"onnx:{path}?output=flat")
+def test_an_output_can_be_chosen_and_changes_the_fingerprint(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.onnx", outputs=("scores", "flat"))
+    first, other = target(f"onnx:{path}?output=scores"), target(f"onnx:{path}?output=flat")
     assert (len(first.labels), len(other.labels)) == (6, 60)
     assert first.fingerprint() != other.fingerprint()
     with pytest.raises(TargetError, match='no output "flatt"; there are scores, flat'):
         target(f"onnx:{path}?output=flatt")
+
+
+@pytest.mark.parametrize("batch", ["batch", 1, 3])
+def test_of_several_outputs_the_only_one_that_can_be_scores_is_taken(tmp_path: Path, batch: Side) -> None:
+    path = write(tmp_path / "n.onnx", (batch, 3, 4, 5), outputs=("x", "scores"))
+    found = target(f"onnx:{path}")
+    assert found.details["output"] == "scores"
+    assert found.logits(images(found)) == pytest.approx(images(found).reshape(7, -1) / 255 @ WEIGHTS, abs=1e-4)
+
+
+def test_a_single_score_is_taken_where_no_output_has_several(tmp_path: Path) -> None:
+    found = target(f"onnx:{write(tmp_path / 'n.onnx', weights=WEIGHTS[:, :1], outputs=('x', 'scores'))}")
+    assert (found.details["output"], found.labels) == ("scores", ("0", "1"))
+
+
+def test_outputs_that_can_all_be_scores_are_listed(tmp_path: Path) -> None:
+    path, labels = write(tmp_path / "n.onnx", outputs=("x", "flat", "scores")), tmp_path / "labels.txt"
+    listed = r"x float32 \(B, 3, 4, 5\), flat float32 \(B, 60\), scores float32 \(B, 6\); give output=NAME"
+    with pytest.raises(TargetError, match=f"2 of its outputs can be the scores .*{listed}"):
+        target(f"onnx:{path}")
+    labels.write_text("\n".join("abcdef"))
+    assert target(f"onnx:{path}?labels={labels}").details["output"] == "scores"
+    path = write(tmp_path / "n.onnx", outputs=("x",))
+    with pytest.raises(TargetError, match=r"has shape \(4, 3, 4, 5\); it has to be \(images, classes\)"):
+        target(f"onnx:{path}")
 
 
 def test_a_target_describes_itself_and_its_backend(tmp_path: Path) -> None:

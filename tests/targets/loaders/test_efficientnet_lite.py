@@ -19,7 +19,7 @@ from evofool.targets.photos import to_input
 
 pytestmark = pytest.mark.slow
 
-PHOTOGRAPHS = Path(__file__).parents[2] / ".." / "shared" / "data" / "imagenet_samples"
+PHOTOGRAPHS = Path(__file__).parents[3] / ".." / "shared" / "data" / "imagenet_samples"
 
 
 def packaged(scale: str) -> None:

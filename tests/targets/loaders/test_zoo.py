@@ -21,7 +21,7 @@ from evofool.targets.spec import parse as spec
 
 pytestmark = pytest.mark.slow
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
 SQUEEZENET = (
     f"torchvision:squeezenet1_0?weights={DATA / 'squeezenet1_0.safetensors'}&size=227&resize=256&scale=1&mean=123,117,104"
 )
