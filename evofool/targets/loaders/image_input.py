@@ -29,8 +29,8 @@ class ImageInput(NamedTuple):
     ) -> "ImageInput":
         """Read from the shape of an input, in which a side that is not a whole number above 0 is free.
 
-        Rows of pixels are grey and square unless size= says otherwise. takes: the input in words, for errors. default: the size of
-        images where the input leaves it free.
+        Rows of pixels are grey and square unless size= says otherwise. takes: the input in words, for errors. default: the
+        size of images where the input leaves it free.
         """
         if not 2 <= len(shape) <= 4:
             raise TargetError(f"{spec.head}: takes {takes}; it has to take only images, {_LAYOUTS}")
