@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -35,20 +35,3 @@ class Approximation(Protocol):
 
     def attached(self, module: nn.Module) -> AbstractContextManager[Forward]:
         """A context with a forward pass of the module, whose logits are its own, and whose gradients are approximate."""
-
-
-class _Replaced(torch.autograd.Function):
-    """The first argument, with the gradient of the second."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, approximation: torch.Tensor) -> torch.Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor]:
-        return None, gradient
-
-
-def with_gradient_of(value: torch.Tensor, approximation: torch.Tensor) -> torch.Tensor:
-    """`value` to the bit, with the gradient of `approximation`, of the same shape."""
-    return _Replaced.apply(value.detach(), approximation.to(value.dtype))

@@ -12,7 +12,6 @@ from torch import nn
 from evofool.ascend.approximation import Approximation, Forward
 from evofool.errors import TargetError
 from evofool.targets.classifier import Target
-from evofool.targets.preprocessing import to_logits
 
 
 class _Stop(Exception):
@@ -108,7 +107,7 @@ class Hooks:
         return ForwardPass(logits, kept)
 
     def _finish(self, raw: torch.Tensor) -> torch.Tensor:
-        return to_logits(raw.float(), self._target.outputs, self._target.crops)
+        return self._target.combined(raw.float())
 
     def _find_last_layer(self) -> None:
         with torch.no_grad():

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from evofool.ascend.approximation import Finish, Forward, with_gradient_of
+from evofool.ascend.approximation import Finish, Forward
 from evofool.images import levels
 from evofool.targets.classifier import Target
 from evofool.targets.photos import drawings, patterns
+from evofool.targets.replaced_gradient import with_gradient_of
 
 _SIDE = 64  # pixels of its input, at most
 _WIDTHS = (16, 32, 64)  # channels

@@ -9,7 +9,7 @@ from typing import Any
 
 from evofool.bench.arms import arm_title, earlier_changes
 from evofool.images import is_large
-from evofool.targets.kinds import SEVERAL
+from evofool.targets.kinds import SEVERAL, pipelines_of
 
 Result = Mapping[str, Any]
 
@@ -17,13 +17,17 @@ Result = Mapping[str, Any]
 def answers_text(result: Result) -> str:
     """Of how many answers an answer of the target is made: "average=16", "views=8", or "one answer to each image"."""
     found = {option: int(result["target"].get(option) or 0) for option in SEVERAL}
-    return ", ".join(f"{option}={n}" for option, n in found.items() if n > 1) or "one answer to each image"
+    said = [f"{option}={n}" for option, n in found.items() if n > 1]
+    if (number := pipelines_of(result["target"])) > 1:
+        said.append(f"{number} pipelines (through=)")
+    return ", ".join(said) or "one answer to each image"
 
 
 def other_answers(results: Iterable[Result]) -> str:
     """Why queries of these results do not compare, "" if they do: an image of some targets takes several queries.
 
-    With average=N or views=N an image takes N queries, so that fewer images fit in the same budget, whatever the network.
+    With average=N, views=N or N pipelines an image takes N queries, so that fewer images fit in the same budget, whatever
+    the network.
     """
     by_answers: dict[str, str] = {}
     for result in results:

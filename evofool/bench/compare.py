@@ -13,6 +13,7 @@ from evofool.bench.comparable import conditions, other_answers
 from evofool.bench.statistics import paired_difference, paired_ratio
 from evofool.errors import RecipeError
 from evofool.images import LARGE_SIDE
+from evofool.targets.kinds import pipelines_of
 
 _FEW_PAIRS = 5  # a comparison with fewer gets a note
 
@@ -84,6 +85,7 @@ class _TargetRecord(_Record):
     labels: tuple[str, ...] = Field(min_length=1)
     views: int = Field(0, ge=0)
     average: int = Field(1, ge=1)
+    through: str = ""
 
 
 class _ImagesRecord(_Record):
@@ -252,7 +254,7 @@ def refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
     if answers := other_answers(both):
         raise RecipeError(
             f"an image takes another number of queries in each result: {answers}; measure both with the same average= and "
-            "views="
+            "views=, and as many pipelines in through="
         )
     ours, theirs = map(conditions, both)
     if ours.pop("large images") != theirs.pop("large images"):
@@ -274,10 +276,18 @@ def refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
         )
 
 
-def refuse_other_views(names: tuple[str, str], views: tuple[int, int]) -> None:
-    """RecipeError unless both targets answer by as many views (evofool.targets.views), or neither does: their margins and
-    queries mean something else otherwise.
+def refuse_other_answers(names: tuple[str, str], targets: tuple[Mapping[str, Any], Mapping[str, Any]]) -> None:
+    """RecipeError unless both targets answer by as many views (targets.views) and through as many pipelines.
+
+    Their margins and queries mean something else otherwise. targets: of results, or details.
     """
+    delivered = tuple(map(pipelines_of, targets))
+    if delivered[0] != delivered[1]:
+        raise RecipeError(
+            f"an image takes another number of queries: {names[0]} answers through {delivered[0]} and {names[1]} through "
+            f"{delivered[1]} pipelines (through=); give both as many"
+        )
+    views = tuple(int(target.get("views") or 0) for target in targets)
     if views[0] != views[1]:
         ours, theirs = (f"{name} by {f'views={n}' if n else 'its outputs'}" for name, n in zip(names, views, strict=True))
         raise RecipeError(f"the two were measured by different answers, {ours} and {theirs}: give both the same views=")

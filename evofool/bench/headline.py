@@ -6,7 +6,7 @@ differs between classifiers where all classes are fooled; tests/perf/ranking.py 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import ceil, floor, prod
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from evofool.bench import statistics
 from evofool.bench.arms import arm_title
 from evofool.bench.interval import Interval, format_limits, format_queries
-from evofool.targets.kinds import SEVERAL
+from evofool.targets.kinds import queries_per_image
 
 SUITE = ("canvas", "square", "apgd")
 """The attacks. They differ in kind: evolution, in which all classes share every image; random search by squares and gradient
@@ -247,8 +247,8 @@ def _under(row: Mapping[str, Any], figure: str, text: str) -> str:
 
 
 def _images_text(queries: int, target: Mapping[str, Any]) -> str:
-    """ " (6.25 images of 16 queries each)" if an image takes several queries, as with average=N or views=N; else ""."""
-    each = prod(target.get(option) or 1 for option in SEVERAL)
+    """ " (6.25 images of 16 queries each)" if an image takes several queries, as with average=N; else ""."""
+    each = queries_per_image(target)
     if each == 1:
         return ""
     images = f"{queries / each:.3g}"

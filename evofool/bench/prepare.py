@@ -242,7 +242,7 @@ def _features(loaded: _Loaded, calibration: Calibration, path: Path) -> TargetFe
     number = np.bincount(calibration.classes[rows], minlength=len(calibration.labels))[calibration.scored]
     if target.network is None:
         return TargetFeatures(None, "a target without a PyTorch network gives no features")
-    if target.crops > 1 or target.queries_per_image > 1:
+    if target.rows_per_image > 1 or target.queries_per_image > 1:
         return TargetFeatures(None, "an image of several crops or answers has several features")
     if number.min() < FEW:
         return TargetFeatures(

@@ -23,7 +23,7 @@ from evofool.bench.statistics import quantiles
 from evofool.bench.surrogate_stage import kinship_rows
 from evofool.scores import margin
 from evofool.targets.averaged import is_random
-from evofool.targets.kinds import SEVERAL
+from evofool.targets.kinds import OUTER
 from evofool.targets.redaction import name_of, public_name
 
 
@@ -205,7 +205,7 @@ def _target_json(target: PreparedTarget | InvalidTarget) -> dict[str, Any]:
             "fingerprint": target.target.fingerprint(),
             "classes": len(labels),
         }
-        found |= {option: number for option in SEVERAL if (number := target.target.details.get(option))}
+        found |= {option: value for option in OUTER if (value := target.target.details.get(option))}
         found |= {"scored_classes": 0, "shape": list(target.target.shape), "labels": labels}
     if target.calibration is not None:
         found |= {"fingerprint": target.calibration.fingerprint, "scored_classes": int(target.calibration.scored.sum())}

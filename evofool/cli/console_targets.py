@@ -51,6 +51,7 @@ def print_target(description: dict[str, Any]) -> None:
         "outputs": description["outputs"]
         + (f" of the top {description['top_k']} classes" if description["top_k"] < len(labels) else ""),
         "pixels": "preprocessed by the server" if description.get("backend") == "http" else _pixels(p, channels),
+        "through": _through(description),
         "photographs": _photographs(p),
         "weights": description.get("file"),
         "SHA-256": description.get("file_sha256") or description.get("weights_sha256"),
@@ -182,6 +183,11 @@ def _pixels(p: dict[str, Any], channels: int) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return f"{values[0]:g}" if len(values) == 1 else f"({', '.join(f'{v:g}' for v in values)})"
+
+
+def _through(details: dict[str, Any]) -> str:
+    by = f"; of their probabilities the {details['through_by']}" if "through_by" in details else ""
+    return f"{details['through']}{by}" if "through" in details else ""
 
 
 def _photographs(p: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ from evofool.ascend.hooks import no_gradients
 from evofool.errors import TargetError
 from evofool.explain.nearest import evenly_spaced, real_pictures
 from evofool.targets import Target
-from evofool.targets.preprocessing import to_logits
 
 _EQUAL = 1e-4  # of the largest value: the error of float32 that a sum may have
 _CROP = 0.4  # of the shorter side
@@ -130,15 +129,15 @@ def evidence(target: Target, image: np.ndarray, class_id: int, against: int) -> 
     network = target.network
     if network is None:
         raise no_gradients(target)
-    if target.crops > 1:
-        raise TargetError(f"{target.name}: it averages the answers to {target.crops} crops of an image")
+    if target.rows_per_image > 1:
+        raise TargetError(f"{target.name}: its answer is made of those to {target.rows_per_image} crops or pipelines")
     seen = _Seen([m.in_features for m in network.module.modules() if isinstance(m, nn.Linear)])
     with ExitStack() as stack, torch.inference_mode():
         for name, module in network.module.named_modules():
             stack.callback(module.register_forward_hook(partial(seen.note, name)).remove)
         raw = network.module(network.prepare(torch.from_numpy(image[None].copy()).to(network.device).float()))
     target.count(1)
-    logits = to_logits(raw.float(), target.outputs, target.crops)
+    logits = target.combined(raw.float())
     if seen.last is None:
         raise TargetError(f"{target.name}: it has no linear layer")
     linear, module, pooled, output = seen.last

@@ -83,8 +83,8 @@ def last_spatial(target: Target) -> tuple[str, tuple[int, int]]:
     TargetError that says why, where there is none, or where layers after it have lost the positions' order: sequences of
     tokens, and maps whose channels come last.
     """
-    if target.crops > 1:
-        raise TargetError(f"{target.name}: it averages the answers to {target.crops} crops of an image")
+    if target.rows_per_image > 1:
+        raise TargetError(f"{target.name}: its answer is made of those to {target.rows_per_image} crops or pipelines")
     height, width = target.shape[1:]
     for name, shape in reversed(_ran(target, last=True)[1].items()):
         if len(shape) == 2:

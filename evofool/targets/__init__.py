@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from evofool.errors import TargetError
 from evofool.lazy import lazy
-from evofool.targets.kinds import KINDS, Kind
-from evofool.targets.spec import Spec, parse
+from evofool.targets.kinds import KINDS, THROUGH, Kind
+from evofool.targets.spec import parse
 
 if TYPE_CHECKING:
     from evofool.targets.classifier import Target as Target
@@ -30,10 +30,6 @@ __all__ = [
 ]
 
 
-_SEVERAL = (("average", "averaged", "average"), ("views", "views", "vote"))
-"""Options that make an answer out of several, in the order in which they act, and their functions of a target."""
-
-
 def target(spec: str, answers_folder: Path | None = None) -> "Target":
     """The classifier that a spec names: KIND[:NAME][?option=value&...] or a URL. TargetError lists the kinds.
 
@@ -41,20 +37,28 @@ def target(spec: str, answers_folder: Path | None = None) -> "Target":
     stored its answers and its number of requests; they are read before its first request.
     """
     parsed = parse(spec)
+    through = None
+    if {*THROUGH} & {*parsed.options}:
+        from evofool.targets.through import deliver, through_of
+
+        through = through_of(parsed)  # before a request is sent
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].loader}").load
     if parsed.kind == "http" and answers_folder:
-        return _with_several(cast("Target", load(parsed, answers_folder)), parsed)
-    found = cast("Target", load(parsed))
-    if answers_folder:
-        found.store_in(answers_folder)
-    return _with_several(found, parsed)
+        found = cast("Target", load(parsed, answers_folder))
+    else:
+        found = cast("Target", load(parsed))
+        if answers_folder:
+            found.store_in(answers_folder)
+    if (answers := parsed.whole("average")) is not None:
+        from evofool.targets.averaged import average
 
+        average(found, answers)
+    if through is not None:
+        deliver(found, through)
+    if (count := parsed.whole("views")) is not None:
+        from evofool.targets.views import vote
 
-def _with_several(found: "Target", spec: Spec) -> "Target":
-    """The target with the options that make its answer out of several."""
-    for option, module, function in _SEVERAL:
-        if (number := spec.whole(option)) is not None:
-            getattr(import_module(f"evofool.targets.{module}"), function)(found, number)
+        vote(found, count)
     return found
 
 

@@ -17,9 +17,10 @@ from evofool.targets.answer_forms import rows_of, single_note, single_output, tw
 from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.arguments import float_images, image_shape, label_names, pixel_images, refuse, texts
 from evofool.targets.network import FLOAT32, Network
-from evofool.targets.preprocessing import Preprocessing, to_logits
+from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.remote.drift import DriftMonitor
 from evofool.targets.remote.responses import detect_format
+from evofool.targets.through import Through, combined, delivered
 
 OUTPUTS = ("auto", "logits", "probabilities")
 PROBE = 4  # images of noise that a target classifies when it is built
@@ -36,13 +37,14 @@ class Target:
     name: the spec, or the name it was given. labels: K names. shape: (C, H, W) of its images. details: what was resolved
     (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed) as JSON values; stored with a
     run. queries: answers so far. queries_per_image: how many of these an image takes, if its answer is made of several
-    (averaged.average, views.vote). requests: requests sent over a network. counts_persist: both counts continue when a
+    (averaged, through, views). requests: requests sent over a network. counts_persist: both counts continue when a
     run is resumed. top_k: the number of classes in an answer; the logits of the others are bounds. streams: the number of
     concurrent calls that raises throughput (logits may be called from several threads if it is over 1). formats: the number
     formats it can rank by, float32 first. network: the torch network, or None: then there are no gradients and no layers.
     monitor: asks a black box known images again; None for other targets. refed: the forward function of the same classifier
     with another preprocessing, None where it cannot be fed so; None for one that is not fed by this process.
-    set_in_code: its preprocessing is set in code, and not by options of its spec.
+    set_in_code: its preprocessing is set in code, and not by options of its spec. through: the pipelines by which images
+    reach it, None if they do as they are.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Target:
         self.monitor: DriftMonitor | None = None
         self.refed: Callable[[Preprocessing], Forward | None] | None = None
         self.set_in_code = False
+        self.through: Through | None = None
         self._reform: Forward | None = None  # of answers that have another form than (B, K)
         self._forward = forward
         self._counting = threading.Lock()
@@ -232,7 +235,9 @@ class Target:
             if self.answer_record is None:
                 raw = self.raw(images, number_format)
             else:
-                raw = self.answer_record.answer(images, len(images) * self.crops, lambda: self.raw(images, number_format))
+                raw = self.answer_record.answer(
+                    images, len(images) * self.rows_per_image, lambda: self.raw(images, number_format)
+                )
         except UnansweredError as error:
             if error.row is not None:  # black images that fill up the batch have no row
                 error.row = error.row - rows.start if error.row in range(*rows.indices(len(images))) else None
@@ -241,15 +246,15 @@ class Target:
             raise
         except Exception as error:  # a user's code may raise any error
             raise TargetError(f"{self.name}: failed on {len(images)} images ({_error_text(error)})") from error
-        if raw.shape != (len(images) * self.crops, len(self.labels)):
+        if raw.shape != (len(images) * self.rows_per_image, len(self.labels)):
             raise TargetError(
                 f"{self.name}: {raw.shape[-1] if raw.ndim else 0} logits but {len(self.labels)} labels "
                 f"(answer of shape {raw.shape} to {len(images)} images); pass as many labels as the network has outputs"
             )
         self.count(n)
-        if self.outputs == "logits" and self.crops == 1:
+        if self.outputs == "logits" and self.rows_per_image == 1:
             return raw[rows]
-        return to_logits(torch.from_numpy(raw), self.outputs, self.crops).numpy()[rows]
+        return self.combined(torch.from_numpy(raw)).numpy()[rows]
 
     def logits_on_device(
         self, images: torch.Tensor, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0
@@ -264,15 +269,33 @@ class Target:
             padded[rows] = images
             images = padded
         self.count(n)
-        return to_logits(network(images, number_format), self.outputs, self.crops)[rows]
+        return self.combined(network(images, number_format))[rows]
 
     def raw(self, images: np.ndarray, number_format: str = FLOAT32) -> np.ndarray:
-        """The network's own output for uint8 (B, C, H, W), float32 (B * crops, K); checks and counts nothing."""
+        """The network's own output for uint8 (B, C, H, W), float32 (B * rows_per_image, K); checks and counts nothing."""
         if number_format == FLOAT32:
             return self._forward(images)
         if self.network is None or number_format not in self.formats:
             raise TargetError(f'{self.name}: no number format "{number_format}"; it has {", ".join(self.formats)}')
         return self.network.numpy(images, number_format)
+
+    @property
+    def rows_per_image(self) -> int:
+        """The number of rows of a network's output that belong to an image: its crops, of each pipeline."""
+        return self.crops * (len(self.through.pipelines) if self.through else 1)
+
+    def combined(self, raw: torch.Tensor) -> torch.Tensor:
+        """A network's output (B * rows_per_image, K) float32 as logits (B, K)."""
+        return combined(raw, self.outputs, self.crops, self.through)
+
+    def deliver(self, through: Through) -> None:
+        """From now on images reach the network through pipelines (through.deliver)."""
+        self.through = through
+        if self.network is None:
+            self._forward = delivered(self._forward, through)
+        else:
+            self.network.deliver(through.pixels)  # its forward function is the network's
+        self.refed = None
 
     def wrap(self, wrapper: Callable[[Forward], Forward]) -> None:
         """Replace the forward function by wrapper(forward function). It cannot be fed otherwise then (refed)."""
@@ -321,7 +344,7 @@ class Target:
         network = self._white_box()
         images = float_images(self.name, images, self.shape)
         self.count(len(images))
-        return to_logits(network.module(network.prepare(images * 255.0)), self.outputs, self.crops)
+        return self.combined(network.module(network.prepare(images * 255.0)))
 
     def activations(self, images: torch.Tensor, layer: str) -> torch.Tensor:
         """The output of a named layer (as in module.named_modules()) for float images on [0, 1]; counts B queries.

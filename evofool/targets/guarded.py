@@ -309,6 +309,8 @@ def _check_base(base: Target, rule: DetectorRule, who: str) -> None:
         raise TargetError(
             f"{who}: a guard needs one row of logits for an image, and its base has {base.crops} crops; leave crops out"
         )
+    if base.through is not None:
+        raise TargetError(f"{who}: its base has through=; leave it out there, and write guarded:FILE?through=...")
     if base.queries_per_image > 1:
         raise TargetError(f"{who}: its base answers by several answers (average=, views=), which no detector is fitted to")
     if base.top_k < len(base.labels):

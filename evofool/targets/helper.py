@@ -22,7 +22,7 @@ import torch
 
 from evofool.errors import EvofoolError, TargetError, UnansweredError
 from evofool.targets.classifier import Target
-from evofool.targets.kinds import SEVERAL
+from evofool.targets.kinds import OUTER
 from evofool.targets.spec import Spec
 
 START_SECONDS = 300.0  # for the start of a child: its imports, the factory, and the first answer
@@ -35,11 +35,11 @@ class HelperTarget(Target):
 
     A call that takes more than `seconds`, or that ends the child, raises UnansweredError with the row of the image that
     causes it, which is found by calling with each image alone. The next call starts another child. Answers and fingerprint
-    are those of the same spec without timeout= and black_box=; average= and views= are applied by who loads it.
+    are those of the same spec without timeout= and black_box=; those of kinds.OUTER are applied by who loads it.
     """
 
     def __init__(self, spec: Spec, seconds: float) -> None:
-        plain = replace(spec, options={k: v for k, v in spec.options.items() if k not in ("timeout", "black_box", *SEVERAL)})
+        plain = replace(spec, options={k: v for k, v in spec.options.items() if k not in ("timeout", "black_box", *OUTER)})
         self._child = _Child(plain.text, spec.text)
         self._seconds = seconds
         self._calling = threading.Lock()

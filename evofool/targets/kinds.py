@@ -1,9 +1,15 @@
 """The kinds of targets: how they are named, what they need, and which options they take."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from math import prod
+from typing import Any, NamedTuple
 
 SEVERAL = ("average", "views")
 """Options that make an answer out of several (evofool.targets.averaged, evofool.targets.views)."""
+THROUGH = ("through", "through_by")
+"""Options that bring images to a target through pipelines (evofool.targets.through)."""
+OUTER = (*SEVERAL, *THROUGH)
+"""Options that act on a target that is loaded; its loader does not see to them."""
 COMMON = (
     *(
         "size",
@@ -20,9 +26,9 @@ COMMON = (
         "outputs",
         "device",
     ),
-    *SEVERAL,
+    *OUTER,
 )
-"""Options that every kind takes but `guarded`, whose base has them."""
+"""Options that every kind takes but `guarded`, whose base has them; of these it takes THROUGH."""
 
 
 class Kind(NamedTuple):
@@ -33,7 +39,7 @@ class Kind(NamedTuple):
     extra: str  # pip install 'evofool[EXTRA]', "" if nothing is needed
     module: str  # the module that the extra installs
     loader: str  # the module of this package whose load(spec) builds it
-    options: tuple[str, ...] | None  # those that it takes besides COMMON; None: it takes none at all
+    options: tuple[str, ...] | None  # those that it takes besides COMMON; None: only THROUGH
     trust: str = ""  # what it is that has to be trusted where somebody else names it: a stored run needs --trust
 
     @property
@@ -173,3 +179,16 @@ KINDS: dict[str, Kind] = {
         "a server to query",
     ),
 }
+
+
+def pipelines_of(details: Mapping[str, Any]) -> int:
+    """How many pipelines deliver an image to a target with these details, or to that of a result; 1 without through=.
+
+    One pipeline is a part of the target, as its preprocessing is: targets with and without it compare.
+    """
+    return str(details.get("through") or "").count(",") + 1
+
+
+def queries_per_image(details: Mapping[str, Any]) -> int:
+    """How many queries an image takes of a target with these details, or of that of a result."""
+    return prod(details.get(option) or 1 for option in SEVERAL) * pipelines_of(details)

@@ -73,6 +73,11 @@ class Network:
         self.module = _Mean(self.module, answers)
         self._forwards, self._for_gradients, self._averaged = {FLOAT32: self.module}, {}, True
 
+    def deliver(self, pixels: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """From now on images pass this function of float pixels (B, C, H, W) on 0..255 before they are prepared."""
+        prepare = self.prepare
+        self.prepare = lambda images: prepare(pixels(images))
+
     def formats(self, shape: tuple[int, int, int]) -> tuple[str, ...]:
         """The number formats for images of this shape (C, H, W), float32 first. Others are faster for large images only."""
         if not is_large(shape) or self._averaged:

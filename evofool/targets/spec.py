@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
 from evofool.errors import TargetError
-from evofool.targets.kinds import COMMON, KINDS
+from evofool.targets.kinds import COMMON, KINDS, THROUGH
 from evofool.text import shortened, whole_number
 
 if TYPE_CHECKING:
@@ -188,9 +188,11 @@ def parse(text: str) -> Spec:
 
 def _refuse_unknown_options(spec: Spec) -> None:
     own = KINDS[spec.kind].options
-    if own is None and spec.options:
-        raise TargetError(f"{spec.head}: takes none; options belong to the base that its file names")
-    allowed = (*(own or ()), *COMMON)
+    if own is None and not {*spec.options} <= {*THROUGH}:
+        raise TargetError(
+            f"{spec.head}: takes no options but {' and '.join(THROUGH)}; others belong to the base that its file names"
+        )
+    allowed = THROUGH if own is None else (*own, *COMMON)
     for option in spec.options:
         if option not in allowed:
             near = difflib.get_close_matches(option, allowed, 1)

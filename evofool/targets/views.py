@@ -13,7 +13,7 @@ import torch
 
 from evofool.errors import TargetError
 from evofool.targets.classifier import Forward, Target
-from evofool.targets.preprocessing import to_logits
+from evofool.targets.through import Through, combined
 
 LEAST, MOST = 4, 256
 SHIFT, NOISE, PIXELS = 1 / 5, 96.0, 0.1
@@ -54,10 +54,11 @@ def vote(target: Target, count: int) -> None:
     """
     if not LEAST <= count <= MOST:
         raise TargetError(f"{target.name}: views is {count}; it has to be from {LEAST} to {MOST}")
-    outputs, crops, shown = target.outputs, target.crops, views(target.shape, count)
+    outputs, crops, through, shown = target.outputs, target.crops, target.through, views(target.shape, count)
     classes = len(target.labels)
-    target.wrap(lambda forward: _Votes(forward, shown, classes, lambda raw: _called(raw, outputs, crops)))
+    target.wrap(lambda forward: _Votes(forward, shown, classes, lambda raw: _called(raw, outputs, crops, through)))
     target.network, target.outputs, target.crops, target.top_k = None, "logits", 1, classes
+    target.through = None  # the views' images go through it
     target.queries_per_image *= count
     target.details |= {"views": count}
 
@@ -103,6 +104,6 @@ class _Votes:
         return shares
 
 
-def _called(raw: np.ndarray, outputs: str, crops: int) -> np.ndarray:
+def _called(raw: np.ndarray, outputs: str, crops: int, through: Through | None) -> np.ndarray:
     """(B,) the arg-max class; of equal ones the lowest."""
-    return to_logits(torch.from_numpy(raw), outputs, crops).numpy().argmax(axis=1)
+    return combined(torch.from_numpy(raw), outputs, crops, through).numpy().argmax(axis=1)

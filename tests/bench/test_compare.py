@@ -130,6 +130,7 @@ def test_seeds_beyond_the_budget_are_counted() -> None:
             "net was measured with one answer to each image; net was measured with average=16",
         ),
         ("target.views", 8, "net was measured with views=8; measure both with the same average= and views="),
+        ("target.through", "same,jpeg:75", "net was measured with 2 pipelines"),
         ("protocol.settings", {"cppn": ["search.batch=8"]}, "different protocols: the settings of cppn"),
         ("scores.arms", {}, "no arm and seed in common"),
         ("valid", False, "net: this result is invalid \\(no reason is stored\\)"),

@@ -225,6 +225,7 @@ def test_one_folder_takes_both_kinds_of_gate_and_every_protocol(last, tmp_path):
         ("protocol.seeds", [0, 2, 5], "has seeds [0, 2, 5], which do not follow one another"),
         ("protocol.rank", "log_odds", "of another protocol: rank log_odds"),
         ("target.views", 16, "measured by different answers, lenet by its outputs and before by views=16"),
+        ("target.through", "same,shift:1", "lenet answers through 1 and before through 2 pipelines"),
         ("protocol.levels", {"tau5": 0.01}, "of another protocol"),
         ("protocol.arms", ["cppn", "psychic"], 'there is no arm "psychic"'),
         ("protocol.arms", ["noise"], "has no arm that searches (noise)"),

@@ -43,7 +43,7 @@ _NOTES = (
     "Only rows of one table are ranked, and no two tables compare. Other real images give other thresholds, another "
     "suite or budget is another attack, and with other classes the share is of something else. So a table has results "
     "of the same files of real images, scored classes, attacks with their settings, budget, acceptance scores, answers "
-    "to an image (average= and views=) and version of the protocol.",
+    "to an image (average=, views=, through=) and version of the protocol.",
     "Reached: the mean over classes of the share of real images that are accepted no more clearly than the best image "
     "of any attack. It still differs where all classes are fooled. It has ranks of its own, which can disagree with the "
     "rank and with the queries: a network may be fooled late, and then by images of which it is very sure. Queries a "

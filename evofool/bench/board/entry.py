@@ -121,6 +121,7 @@ class TargetRecord(_Record):
     defence: Name = ""
     average: int = Field(1, ge=1)
     views: int = Field(0, ge=0)
+    through: str = Field("", max_length=10_000)
 
 
 class ProtocolRecord(_Record):

@@ -18,9 +18,9 @@ from evofool.bench.compare import (
     ComparableResult,
     differences,
     read_result,
+    refuse_other_answers,
     refuse_other_classes,
     refuse_other_protocol,
-    refuse_other_views,
 )
 from evofool.bench.gate.against_arms import (
     ArmChoice,
@@ -89,7 +89,7 @@ def against(
     source = images or (DIGITS if before.images.source == DIGITS else None)
     if source is None:
         raise RecipeError(f"the result was measured on real images of {before.images.source}: name them by --images DIR")
-    refuse_other_views((target.name, "before"), (int(target.details.get("views", 0)), before.target.views))
+    refuse_other_answers((target.name, "before"), (target.details, before.target.model_dump()))
     choice = choose_arms(earlier, target, rule.arms)
     if SURROGATE in choice.measured:
         surrogates = surrogates or [network.name for network in before.surrogates]

@@ -152,8 +152,8 @@ def _output_layer(network: Target) -> tuple[str, nn.Linear]:
     reason = ""
     if NOTHING in network.labels:
         reason = f'it has a class "{NOTHING}" already'
-    elif network.crops > 1:
-        reason = f"it averages the answers to {network.crops} crops; leave crops= out"
+    elif network.rows_per_image > 1:
+        reason = f"its answer is made of those to {network.rows_per_image} crops or pipelines; leave crops= and through= out"
     elif not isinstance(layer, nn.Linear) or layer.bias is None or layer.out_features != len(network.labels):
         reason = f"its last layer, {name}, is not a linear layer with a bias and an output for each class"
     else:

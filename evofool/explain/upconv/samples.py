@@ -117,8 +117,11 @@ class Codes:
     def __init__(self, target: Target, layers: Sequence[str], shape: tuple[int, int, int]) -> None:
         self._hooks = Hooks(target, [layer for layer in layers if layer != LOGITS], logits=LOGITS in layers)
         self._target, self._layers, self._shape = target, layers, shape
-        if target.crops > 1:
-            raise TargetError(f"{target.name}: it averages the answers to {target.crops} crops, and a decoder inverts one")
+        if target.rows_per_image > 1:
+            raise TargetError(
+                f"{target.name}: its answer is made of those to {target.rows_per_image} crops or pipelines, and a decoder "
+                "inverts one"
+            )
 
     def __enter__(self) -> "Codes":
         self._hooks.__enter__()

@@ -20,7 +20,7 @@ from evofool.errors import TargetError
 from evofool.targets.answer_forms import plain_array
 from evofool.targets.arguments import texts
 from evofool.targets.classifier import Forward, Target
-from evofool.targets.kinds import SEVERAL
+from evofool.targets.kinds import OUTER
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
 from evofool.targets.watched import watch
@@ -61,7 +61,7 @@ def _loaded(spec: Spec) -> Target:
     call = spec.name.partition(":")[2] + "()"
     made = _run(factory, f"{spec.head}: {call}")
     if isinstance(made, Target):
-        if options := [option for option in spec.options if option not in ("black_box", *SEVERAL)]:
+        if options := [option for option in spec.options if option not in ("black_box", *OUTER)]:
             raise TargetError(
                 f"{spec.head}: {call} returns a Target, which is used as it is; set {', '.join(options)} there"
             )

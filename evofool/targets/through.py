@@ -1,0 +1,134 @@
+"""A target as it is deployed: its answer to an image is made of those to what pipelines deliver (`through=jpeg:75,...`)."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from evofool.errors import TargetError, UnansweredError
+from evofool.targets.pipelines import Pipeline, codec_versions, pipelines
+from evofool.targets.preprocessing import to_logits
+from evofool.targets.replaced_gradient import with_gradient_of
+
+if TYPE_CHECKING:
+    from evofool.targets.classifier import Forward, Target
+    from evofool.targets.spec import Spec
+
+MEAN, LEAST = "mean", "least"
+
+
+class Through:
+    """Pipelines, and how the answers to what they deliver become one.
+
+    mean: of probabilities, as of several crops: the confidence in a class is what is expected if one of the pipelines is
+    drawn at random. An attack on an expectation over transformations (EOT, Athalye, Engstrom, Ilyas & Kwok 2018), whose
+    objective is the mean of the logarithms instead; of that, one pipeline that fails changes a confidence less.
+
+    least: every class has a least probability over the pipelines; the class for which it is largest gets exactly that. The
+    other classes share the rest in proportion to their means, but none gets more than that class. So a confidence above 0.5
+    is the least over all pipelines; those below are not, since the least probabilities of all classes do not sum to 1.
+    """
+
+    def __init__(self, made: tuple[Pipeline, ...], by: str = MEAN) -> None:
+        self.pipelines, self.by = made, by
+
+    def images(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (B, C, H, W) to (B * P, C, H, W); what the P pipelines make of an image are neighbours."""
+        return np.stack([pipeline(images) for pipeline in self.pipelines], 1).reshape(-1, *images.shape[1:])
+
+    def pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """The same for float images on 0..255, which are rounded first.
+
+        Gradients are those of smooth versions of the steps (BPDA, Athalye, Carlini & Wagner 2018): of the same shift and
+        crop, of torch's resizing, and of no change for JPEG and WebP.
+        """
+        rounded = (images.detach() + 0.5).floor().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        exact = torch.from_numpy(self.images(rounded)).to(images.device).float()
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return exact
+        smooth = torch.stack([pipeline.smooth(images) for pipeline in self.pipelines], 1).flatten(0, 1)
+        return with_gradient_of(exact, smooth)
+
+    def combined(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B * P, K) of what the P pipelines delivered to those of the images, (B, K); of one pipeline its own."""
+        count = len(self.pipelines)
+        if count == 1:
+            return logits
+        p = F.log_softmax(logits.double(), 1).unflatten(0, (-1, count))
+        mean = torch.logsumexp(p, 1) - torch.log(torch.tensor(float(count)))
+        return (mean if self.by == MEAN else _least(p, mean)).to(logits.dtype)
+
+
+def through_of(spec: "Spec") -> Through | None:
+    """What the options through= and through_by= of a spec say; TargetError if they are wrong."""
+    text, by = spec.options.get("through"), spec.options.get("through_by", MEAN)
+    if by not in (MEAN, LEAST):
+        raise TargetError(f'{spec.head}: through_by is "{by:.40}"; it has to be {MEAN} or {LEAST}')
+    if text is None:
+        if "through_by" in spec.options:
+            raise TargetError(f"{spec.head}: through_by says how the answers of through= become one, which is not given")
+        return None
+    return Through(pipelines(text, spec.head), by)
+
+
+def deliver(target: "Target", through: Through) -> None:
+    """From now on a target's answer to an image is made of those to what the pipelines deliver, each of which is a query.
+
+    A network keeps its gradients and layers. TargetError for a step that its images are too small for.
+    """
+    if target.shape[0] not in (1, 3):
+        raise TargetError(f"{target.name}: through= is for grey and RGB images, and these have {target.shape[0]} channels")
+    try:
+        through.images(np.zeros((1, *target.shape), np.uint8))
+    except TargetError as error:
+        raise TargetError(f"{target.name}: through: {error}") from None
+    target.deliver(through)
+    count = len(through.pipelines)
+    target.queries_per_image *= count
+    target.details |= {"through": ",".join(pipeline.text for pipeline in through.pipelines)}
+    if count > 1:
+        target.details |= {"through_by": through.by}
+    backend = target.details.get("backend")
+    target.details["backend"] = ", ".join([*([backend] if backend else []), codec_versions(through.pipelines)])
+    if target.top_k < len(target.labels) and count > 1:
+        note = "through=: where an answer to one of the pipelines does not contain a class, its score there is a bound"
+        target.details["notes"] = [*target.details.get("notes", ()), note]
+
+
+def delivered(forward: "Forward", through: Through) -> "Forward":
+    """A forward function of what the pipelines deliver. An image that is not answered has the row that it had before."""
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        try:
+            return forward(through.images(images))
+        except UnansweredError as error:
+            if error.row is not None:
+                error.row //= len(through.pipelines)
+            raise
+
+    return answer
+
+
+def combined(raw: torch.Tensor, outputs: str, crops: int, through: Through | None) -> torch.Tensor:
+    """A network's output, float32 (B * P * crops, K) of kind `outputs`, as logits (B, K)."""
+    logits = to_logits(raw, outputs, crops)
+    return logits if through is None else through.combined(logits)
+
+
+def _least(p: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Logarithms of probabilities, (B, P, K), and of their means, (B, K), to the answer that Through describes.
+
+    Of classes with equal least probabilities the first counts as the largest.
+    """
+    rows = torch.arange(len(p), device=p.device)
+    least, at = p.min(1)
+    winner = least.argmax(1)
+    largest = least[rows, winner][:, None]
+    worst = p[rows, at[rows, winner]]
+    won = F.one_hot(winner, p.shape[2]).bool()
+    rest, rest_of_mean = (torch.logsumexp(x.masked_fill(won, -torch.inf), 1, True) for x in (worst, mean))
+    shared = torch.minimum(mean + rest - rest_of_mean, largest)
+    # float32 has to tell the winner from classes that were held down to it.
+    below = torch.nextafter(largest.float(), torch.tensor(-torch.inf)).double()
+    return torch.where(won, largest, torch.minimum(shared, below))
