@@ -313,7 +313,7 @@ def test_targets_that_cannot_be_guarded_are_refused(tmp_path: Path) -> None:
     spec = guard(target("lenet"), lenet_rule(), path)
     with pytest.raises(TargetError, match="is guarded itself"):
         guard(target(spec), lenet_rule(), tmp_path / "h.safetensors")
-    with pytest.raises(TargetError, match="options belong to the base"):
+    with pytest.raises(TargetError, match="others belong to the base"):
         target(f"{spec}?device=cpu")
     with pytest.raises(TargetError, match=r"ends in \.safetensors"):
         guard(target("lenet"), lenet_rule(), tmp_path / "g.pt")
