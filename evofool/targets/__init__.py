@@ -39,7 +39,7 @@ def target(spec: str, answers_folder: Path | None = None) -> "Target":
     parsed = parse(spec)
     through = None
     if {*THROUGH} & {*parsed.options}:
-        from evofool.targets.through import deliver, through_of
+        from evofool.targets.delivery import deliver, through_of
 
         through = through_of(parsed)  # before a request is sent
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].loader}").load

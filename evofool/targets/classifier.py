@@ -37,7 +37,7 @@ class Target:
     name: the spec, or the name it was given. labels: K names. shape: (C, H, W) of its images. details: what was resolved
     (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed) as JSON values; stored with a
     run. queries: answers so far. queries_per_image: how many of these an image takes, if its answer is made of several
-    (averaged, through, views). requests: requests sent over a network. counts_persist: both counts continue when a
+    (averaged, delivery, views). requests: requests sent over a network. counts_persist: both counts continue when a
     run is resumed. top_k: the number of classes in an answer; the logits of the others are bounds. streams: the number of
     concurrent calls that raises throughput (logits may be called from several threads if it is over 1). formats: the number
     formats it can rank by, float32 first. network: the torch network, or None: then there are no gradients and no layers.
@@ -289,7 +289,7 @@ class Target:
         return combined(raw, self.outputs, self.crops, self.through)
 
     def deliver(self, through: Through) -> None:
-        """From now on images reach the network through pipelines (through.deliver)."""
+        """From now on images reach the network through pipelines (delivery.deliver)."""
         self.through = through
         if self.network is None:
             self._forward = delivered(self._forward, through)

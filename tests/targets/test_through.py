@@ -13,11 +13,12 @@ from evofool.errors import TargetError, UnansweredError
 from evofool.images import from_pil, to_pil
 from evofool.scores import confidence, log_odds
 from evofool.targets import Preprocessing, Target, target
+from evofool.targets.delivery import deliver
 from evofool.targets.guarded import DetectorRule, guarded
 from evofool.targets.photos import drawings, patterns
 from evofool.targets.pipelines import Shifted, pipelines
 from evofool.targets.remote.serve import serving
-from evofool.targets.through import LEAST, MEAN, Through, deliver
+from evofool.targets.through import LEAST, MEAN, Through
 from evofool.targets.validation import validate
 
 GREY, RGB = (1, 28, 28), (3, 24, 32)
