@@ -148,12 +148,14 @@ def _start(recipe: "Recipe", folder: Path) -> "Run":
 
     Errors of the specs are found before: they are told at once, since a Ray that starts has to be waited for.
     """
+    from evofool.search.first_calls import compile_ahead
     from evofool.targets import check_spec, refuse_black_box
 
     for spec in (recipe.target, *(recipe.search.surrogate.targets if recipe.search.surrogate else ())):
         check_spec(spec)
     if recipe.compute.workers:
         refuse_black_box(recipe.target)
+    compile_ahead(recipe.encoding.kind)
     with _ray_of(recipe):
         from evofool.run.run import Run
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from genomes.cppn import activations, arrays, color, coordinates, json_, render_numba
+from genomes import compilation
+from genomes.cppn import activations, arrays, color, coordinates, json_, render_numba, render_numpy
 from genomes.cppn import vary as variation
 from genomes.cppn.program import compile_programs
 from genomes.cppn.vary import Rates
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 NGUYEN2015_WEIGHT = 10.0
+_STAGE = "genomes.cppn.first_calls:"  # before the name of a function of that module
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,12 @@ class CPPN:
 
     def random(self, n: int, key: Key) -> Genomes:
         """All inputs connected to all outputs, no hidden nodes (Nguyen 2015)."""
+        compilation.wait(_STAGE + "random")
         return variation.random(np.zeros(n, self.dtype), self.channels, self.kinds, self.initial_weight, key)
 
     def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:
         """Mutated children of the mothers; there is no crossover of CPPNs (nor in the 2015 code)."""
+        compilation.wait(_STAGE + "vary")
         return variation.vary(mothers, self.channels, self.kinds, self.weight_limit, self.rates, key)
 
     def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
@@ -102,11 +106,14 @@ class CPPN:
         return np.zeros(n, np.bool_)
 
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
+        """By numba; by numpy, which is slower and gives the same bits, while another process compiles numba's kernel."""
         height, width = size or (self.height, self.width)
         pixels = self._coordinates(height, width)
+        compilation.wait(_STAGE + "programs")
+        render = render_numpy.render if compilation.is_pending(_STAGE + "render") else render_numba.render
 
         def draw(part: Genomes) -> np.ndarray:
-            return render_numba.render(compile_programs(part, self.channels), pixels, self.mode)
+            return render(compile_programs(part, self.channels), pixels, self.mode)
 
         if threads > 1 and len(genomes) > 1:
             # Kernels release the GIL. numba's parallel loops would abort if two Python threads entered them.

@@ -28,6 +28,8 @@ class Programs(NamedTuple):
 
 def compile_programs(genomes: Genomes, n_outputs: int) -> Programs:
     """The programs of a batch of CPPN records, in its order."""
+    if len(genomes) == 1:
+        return _first_of(compile_programs(two_at_least(genomes), n_outputs))
     nodes, edges = int(genomes["n_nodes"].sum()), int(genomes["n_edges"].sum())
     node_ptr = np.empty(len(genomes) + 1, np.int32)
     act = np.empty(nodes, np.int8)
@@ -39,6 +41,18 @@ def compile_programs(genomes: Genomes, n_outputs: int) -> Programs:
         genomes["weight"], node_ptr, act, edge_ptr, src, weight,
     )  # fmt: skip
     return Programs(node_ptr, act[:n], edge_ptr[: n + 1], src[:m], weight[:m], n_outputs)
+
+
+def two_at_least(genomes: Genomes) -> Genomes:
+    """The batch; of a single genome, two of it. The fields of a single record are contiguous arrays, and numba would compile
+    every kernel once more for these, which takes seconds."""
+    return np.repeat(genomes, 2) if len(genomes) == 1 else genomes
+
+
+def _first_of(p: Programs) -> Programs:
+    n = p.node_ptr[1]
+    m = p.edge_ptr[n]
+    return Programs(p.node_ptr[:2], p.act[:n], p.edge_ptr[: n + 1], p.src[:m], p.weight[:m], p.n_outputs)
 
 
 @numba.njit(cache=True, nogil=True)

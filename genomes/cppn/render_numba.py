@@ -39,7 +39,7 @@ def render(programs: Programs, coordinates: np.ndarray, mode: str, block: int = 
     """
     p = programs
     out = np.empty((len(p.node_ptr) - 1, p.n_outputs, coordinates.shape[1]), np.uint8)
-    _render(
+    kernel(
         p.node_ptr, p.act, p.edge_ptr, p.src, p.weight, p.n_outputs, coordinates, MODES.index(mode),
         min(block, coordinates.shape[1]), out,
     )  # fmt: skip
@@ -296,7 +296,7 @@ def _allot(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _render(
+def kernel(
     node_ptr: np.ndarray,
     act: np.ndarray,
     edge_ptr: np.ndarray,

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from genomes.cppn.arrays import MAX_ID, N_IN
+from genomes.cppn.program import two_at_least
 from genomes.direct import polynomial_step
 from genomes.encoding import Genomes
 from genomes.random import Key, integer, start, uniform
@@ -30,8 +31,10 @@ class Rates(NamedTuple):
 def random(out: Genomes, n_outputs: int, kinds: np.ndarray, initial: float, key: Key) -> Genomes:
     """Fill out with random genomes: all inputs connected to all outputs, no hidden nodes, activations drawn from kinds
     (int8), weights uniform on +-initial (Nguyen 2015)."""
-    fields = _fields(out)
-    _random(n_outputs, kinds, initial, key.seed, key.batch, key.row, *fields)
+    records = two_at_least(out)
+    _random(n_outputs, kinds, initial, key.seed, key.batch, key.row, *_fields(records))
+    if records is not out:
+        out[:] = records[: len(out)]
     return out
 
 
@@ -41,9 +44,10 @@ def vary(mothers: Genomes, n_outputs: int, kinds: np.ndarray, limit: float, rate
     Weights stay within +-limit. From a full genome, nodes that reach no output are removed first; if it is still full, the
     change is skipped. Edges never form a cycle. A new node's id is one above the genome's highest.
     """
-    out = mothers.copy()
+    records = two_at_least(mothers)
+    out = records.copy() if records is mothers else records
     _vary(n_outputs, kinds, limit, *rates, key.seed, key.batch, key.row, *_fields(out))
-    return out
+    return out[: len(mothers)]
 
 
 def _fields(g: Genomes) -> tuple[np.ndarray, ...]:
