@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evofool.cli.options import AsJson, Trust
 from evofool.printer import Table, print_lines, status
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 RUN = typer.Argument(metavar="RUN", help="A run's folder; its search must not be running.")
 IMAGES = typer.Option(metavar="DIR|digits", help="Labelled real images of the target's classes, or digits.")
+THROUGH = typer.Option(
+    metavar="PIPELINES",
+    help="What is done to an image before a deployed classifier sees it: jpeg:75,resize:160+shift:2 (docs/through.md).",
+)
 NETWORK = typer.Option(
     metavar="SPEC", help="Another classifier, to compare images by its features too (see `evofool targets list`)."
 )
@@ -25,10 +30,15 @@ _FAR = 95.0  # noise below this percentile is near real images in that space
 
 def measure(
     folder: Annotated[Path, RUN],
-    images: Annotated[str, IMAGES],
+    images: Annotated[str | None, IMAGES] = None,
     network: Annotated[str | None, NETWORK] = None,
+    through: Annotated[str | None, THROUGH] = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure how far a run's elites are from real images, and store the results in the run.
+    """Measure how far a run's elites are from real images, or (--through) whether they fool the target behind a pipeline.
+
+    With --images, results are stored in the run.
 
     Measures the distance to the nearest real image, as a percentile of the same distance for held-out real images: by
     pixels, by HOG and, with --network, by the features of another classifier; and total variation, the mean difference of
@@ -36,7 +46,28 @@ def measure(
     centred. Prints medians, with those of noise and of real images for comparison. The run's own classifier is
     not used. Elites that were measured with the same real images are skipped; results with other real images are replaced.
     `evofool show` has each elite's results, with --json or --class.
+
+    With --through, asks the run's classifier about its elites as each pipeline of a list delivers them (a comma separates
+    pipelines, a plus the steps of one), and prints how many keep their class, and a confidence of 0.9 and 0.99. Nothing is
+    stored but the answers of a black box, whose requests are counted.
     """
+    from evofool.errors import EvofoolError
+
+    if (images is None) == (through is None):
+        raise EvofoolError(f"{folder}: give --images, to compare with real images, or --through, for pipelines")
+    if through is not None:
+        if network is not None:
+            raise EvofoolError("--network compares with real images, and is for --images")
+        from evofool.cli.measure_through import measure_through
+
+        measure_through(folder, through, trust, as_json)
+    elif images is not None:
+        if as_json:
+            raise EvofoolError("--json is for --through; with --images, `evofool show --json` has the results of each elite")
+        _measure_real(folder, images, network)
+
+
+def _measure_real(folder: Path, images: str, network: str | None) -> None:
     import numpy as np
 
     from evofool.bench.image_metrics_stage import measure_controls

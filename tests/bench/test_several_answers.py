@@ -100,6 +100,18 @@ def test_labels_alone_have_their_reason_and_are_scored_by_views(module: str, pho
     assert all(q is None or q % 8 == 0 for q in at)
 
 
+def test_pipelines_are_queries_of_a_gate_and_are_in_its_result(photographs: str, tmp_path: Path) -> None:
+    spec, attacks = "lenet?through=same,jpeg:50", GateAttacks(("random", "apgd"), 160, 1, ())
+    verdict = threshold(spec, parse_acceptance_rule("margin>=1"), attacks, max_fooled=1.0, folder=tmp_path / "g")
+    assert [check.status for check in verdict.checks] == ["passes"] * 2
+    found = measured(tmp_path / "b", photographs, spec, ["random"], [160])
+    assert (found["target"]["through"], found["target"]["through_by"]) == ("same,jpeg:50", "mean")
+    (at,) = found["scores"]["arms"]["random"]["accepted_at"].values()
+    accepted = [q for q in at if q is not None]
+    assert accepted
+    assert all(q % 2 == 0 and q <= 160 for q in accepted)
+
+
 def test_a_gate_at_a_threshold_counts_queries_too(module: str, tmp_path: Path) -> None:
     attacks = GateAttacks(("random",), 160, 1, ())
     verdict = threshold(

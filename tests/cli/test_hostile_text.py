@@ -56,7 +56,7 @@ COMMANDS: dict[str, list[str]] = {
     "merge": ["{run} --out {new}"],
     "verify": ["{run}"],
     "replay": ["{run}"],
-    "measure": ["{run} --images {images}"],
+    "measure": ["{run} --images {images}", "{run} --through jpeg:75,shift:1"],
     "quiz": ["{run} --html {new}.html --sessions 1", "{run} --html {new}.html --images {images} --sessions 1"],
     "verdicts": ["{run}", "{run} --json", "{run} --add {run}", "{nothing} --import {image}"],
     "bench run": ["bench-digits --out {bench}"],

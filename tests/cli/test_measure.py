@@ -15,6 +15,7 @@ from evofool.images import save_png
 from evofool.run.reader import FILE
 from evofool.run.schema import IMAGE_METRICS
 from evofool.run.store import Store
+from tests.commands import Call
 from tests.image_metrics.samples import SHAPE, measured, random_images, started
 
 PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS[:4]
@@ -88,3 +89,28 @@ def test_the_command_refuses_few_real_images_and_lists_what_it_replaced(tmp_path
     assert {m.name for row in measured(folder) for m in row} == {PIXELS, HOG, VARIATION}
     shown = json.loads(CliRunner().invoke(evofool_app, ["show", str(folder), "--json"]).output)
     assert [what["images"] for what in shown["references"].values()] == [str(others)]
+
+
+def test_it_tells_how_many_elites_survive_a_pipeline(call: Call, cppn_run: Path) -> None:
+    printed = call("measure", cppn_run, "--through", "same,jpeg:75")
+    assert printed.code == 0
+    lines = printed.out.splitlines()
+    assert lines[0].split() == ["elites", "keep", "their", "class", "p", ">=", "0.9", "p", ">=", "0.99", "median", "p"]
+    assert [line.partition("  ")[0] for line in lines[1:5]] == ["as stored", "same", "jpeg:75", "every pipeline"]
+    assert "(100%)" in lines[2]
+    told = json.loads(call("measure", cppn_run, "--through", "jpeg:75", "--json").out)
+    assert told["pipelines"]["jpeg:75"]["class"]["of"] == told["stored"]["class"]
+    assert len(told["pipelines"]["jpeg:75"]["elites"]) == told["elites"] == 10
+
+
+def test_one_thing_is_measured_at_a_time(call: Call, cppn_run: Path) -> None:
+    for arguments, message in {
+        (): "give --images, to compare with real images, or --through",
+        ("--images", "digits", "--through", "jpeg:75"): "give --images",
+        ("--images", "digits", "--json"): "--json is for --through",
+        ("--through", "jpeg:75", "--network", "lenet"): "--network compares with real images",
+        ("--through", "jpeg:101"): "--through: through has",
+    }.items():
+        printed = call("measure", cppn_run, *arguments)
+        assert printed.code == 2, arguments
+        assert message in printed.err
