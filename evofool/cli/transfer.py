@@ -144,7 +144,7 @@ def _short(name: str) -> str:
     kind, _, file = head.partition(":")
     if kind in KINDS and KINDS[kind].is_file:
         return f"{kind}:{Path(file).stem}"
-    head = file if kind in ("torchvision", "timm") else head
+    head = file if kind in ("torchvision", "timm", "hf") else head
     weights = re.search(r"(?:^|&)weights=([^&]+)", options)
     stem = Path(weights[1]).stem if weights else ""
     return head if stem in head else f"{head} {stem}"

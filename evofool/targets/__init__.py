@@ -98,7 +98,7 @@ def trust_reason(spec: str) -> str:
             from evofool.targets.guarded import base_of
 
             parsed = parse(base_of(Path(parsed.name)))
-        return KINDS[parsed.kind].trust
+        return "types of a file that skops does not trust" if "trusted" in parsed.options else KINDS[parsed.kind].trust
     except TargetError:
         return ""
 

@@ -1,6 +1,7 @@
 """The grammar that names a target: KIND, KIND:NAME or a URL, then ?option=value&option=value."""
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -179,7 +180,7 @@ def parse(text: str) -> Spec:
     options = dict(given)
     if len(options) < len(given):
         raise TargetError(f"{head}: an option is given twice in {query}")
-    if name and KINDS[kind].is_file:
+    if name and (KINDS[kind].is_file or (kind == "hf" and _is_folder(name))):
         name = _absolute(name)
     spec = Spec(kind, name, _absolute_files(options))
     _refuse_unknown_options(spec)
@@ -237,6 +238,11 @@ def data(**values: Any) -> dict[str, Any]:
 
 def _absolute_files(options: dict[str, str]) -> dict[str, str]:
     return {k: _absolute(v) if k in _FILES and v and v != "random" else v for k, v in options.items()}
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a model's name is that of a folder: it begins as a path does, or there is one."""
+    return name.startswith((".", "/", "~")) or os.path.isdir(name)
 
 
 def _absolute(file: str) -> str:

@@ -53,11 +53,10 @@ class ImageInput(NamedTuple):
             x = torch.cat([x, x.new_full((len(x), 1, *x.shape[2:]), opaque)], 1)
         if x.dtype != self.dtype:
             x = x.to(self.dtype)
-        if self.axes == 2:
-            return x.reshape(len(x), -1)
         if self.axes == 3:
             return x[:, 0].contiguous()
-        return (x.permute(0, 2, 3, 1) if self.last else x).contiguous()
+        x = (x.permute(0, 2, 3, 1) if self.last else x).contiguous()
+        return x.flatten(1) if self.axes == 2 else x
 
     def parts(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """x, arranged, in batches of the size that the input takes; the last one is filled up with zeros."""

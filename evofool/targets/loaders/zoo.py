@@ -5,11 +5,9 @@ import hashlib
 import math
 import os
 import re
-import socket
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +19,11 @@ from torch import nn
 from evofool.errors import TargetError
 from evofool.targets.classifier import Target
 from evofool.targets.labels import imagenet_labels
+from evofool.targets.loaders.hub import cache_alone_if_unreachable
 from evofool.targets.preprocessing import INTERPOLATIONS, Preprocessing
 from evofool.targets.spec import Spec, data
 from evofool.targets.weights import fill, read_weights
 
-_PATIENCE = 4.0  # seconds that the hub has to answer
 UNTRAINED = "untrained: random weights from seed 0, only for measuring speed"
 
 State = dict[str, torch.Tensor]
@@ -200,7 +198,7 @@ def _timm(spec: Spec) -> _Model:
         return network
 
     def published() -> nn.Module:
-        with _weights_only(), _hub():
+        with _weights_only(), cache_alone_if_unreachable():
             try:
                 return build(pretrained=True)
             except TargetError:
@@ -232,36 +230,6 @@ def _timm_labels(classes: int) -> list[str] | None:
         return imagenet_labels()
     subset = infer_imagenet_subset({"num_classes": classes})
     return ImageNetInfo(subset).label_descriptions() if subset else None  # type: ignore[return-value]
-
-
-@contextmanager
-def _hub() -> Iterator[None]:
-    """In this context weights come from the hub's cache alone if it cannot be reached; its client would try for a minute."""
-    from huggingface_hub import constants
-
-    address = urlparse(constants.ENDPOINT)
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    before = constants.HF_HUB_OFFLINE
-    if not proxied and not _answers(str(address.hostname), address.port or (80 if address.scheme == "http" else 443)):
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _answers(host: str, port: int) -> bool:
-    """Whether a server takes a connection within a few seconds; looking up its name may hang for longer."""
-    ended, answered = threading.Event(), threading.Event()
-
-    def connect() -> None:
-        with suppress(OSError), socket.create_connection((host, port), _PATIENCE / 2):  # of each of its addresses
-            answered.set()
-        ended.set()
-
-    threading.Thread(target=connect, daemon=True).start()
-    ended.wait(_PATIENCE)
-    return answered.is_set()
 
 
 @contextmanager

@@ -1,0 +1,225 @@
+"""A network for LiteRT (TensorFlow Lite), run by ai-edge-litert: a black box without gradients, often quantised."""
+
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from evofool.errors import TargetError
+from evofool.machine import cpus
+from evofool.targets.classifier import PROBE, Forward, Target
+from evofool.targets.loaders.formats import format_of, refuse_other
+from evofool.targets.loaders.image_input import ImageInput
+from evofool.targets.loaders.outputs import scores_of
+from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.spec import Spec
+from evofool.targets.weights import check_sha256, read_file
+
+_TYPES = ("float32", "float16", "uint8", "int8", "int16", "int32", "int64")
+_SOFTMAX_STEP = 1 / 256
+"""Of an 8-bit softmax, by LiteRT's specification of quantisation."""
+
+
+def load(spec: Spec) -> Target:
+    """tflite:FILE: one input, images in floats or quantised; the one output that can be scores, or output=.
+
+    Images are laid out as ImageInput reads it from the file, usually (B, H, W, C). Floats are pixel / 255 unless options say
+    otherwise. A quantised input gets the pixels as they are (int8: less 128), unless scale=, mean= or std= is given: then
+    the preprocessed value is rounded to the nearest one that the input has. Quantised outputs are converted into the numbers
+    that they stand for; those of a softmax are divided by their sum, and zeros share half a step. Each call uses threads=N
+    threads, 1 by default, since several calls run at once.
+    """
+    if not spec.name:
+        raise TargetError("tflite: has no file; write tflite:FILE")
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise TargetError(f"{spec.head}: needs ai-edge-litert: pip install 'evofool[tflite]'") from None
+
+    path = Path(spec.name)
+    content = read_file(path, spec.head, "TensorFlow Lite file")
+    digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
+    refuse_other(content, path, spec.head, "tflite")
+    if format_of(content) != "tflite":
+        raise TargetError(f"{spec.head}: {path} is not a TensorFlow Lite network")
+    threads = spec.whole("threads", 1, most=1024) or 1
+    runner = _Runner(lambda: Interpreter(model_content=content, num_threads=threads), path, spec.head)
+    images, numbers = _images(runner.inputs, spec)
+    default = numbers.pixels(images.dtype)
+    preprocessing, size = spec.preprocessing(default, images.size)
+    if not numbers.can_be_fed(preprocessing, images.dtype):
+        kind = str(images.dtype).removeprefix("torch.")
+        raise TargetError(f"{spec.head}: its input is {kind}, pixels as they are; leave scale, mean and std out")
+    black = torch.zeros((images.batch or PROBE, images.channels, *images.size))
+    names = [str(each["name"]) for each in runner.outputs]
+    output = scores_of(
+        names, spec, len(black), lambda: dict(zip(names, runner.ask(images, numbers.given(black, images)), strict=True))
+    )
+    index = names.index(output)
+    is_softmax = _is_softmax(content, runner.outputs[index])
+    target = Target.probed(
+        spec.text,
+        _forward(runner, images, numbers, (index, is_softmax), preprocessing),
+        spec.labels(),
+        (images.channels, *size),
+        preprocessing,
+        spec.outputs,
+        {
+            "weights_sha256": digest,
+            "output": output,
+            "file": str(path),
+            "file_sha256": digest,
+            "backend": f"ai-edge-litert {version('ai-edge-litert')}",
+            "device": "cpu",
+            **({"notes": [_NOTE]} if is_softmax else {}),
+        },
+    )
+
+    def refed(other: Preprocessing) -> Forward | None:
+        if not numbers.can_be_fed(other, images.dtype):
+            return None
+        return _forward(runner, images, numbers, (index, is_softmax), other)
+
+    target.set_refed(refed)
+    target.streams = max(1, cpus() // threads)
+    return target
+
+
+_NOTE = (
+    "its probabilities are in steps of 1/256: confidences above 0.998 cannot be distinguished from 1, log-odds are limited "
+    "to +-6.2, and classes with probability 0 share half a step"
+)
+
+
+class _Numbers(NamedTuple):
+    """Numbers q of a tensor, which stand for (q - zero) * step; step 0: they are what they are."""
+
+    step: float
+    zero: int
+
+    @classmethod
+    def of(cls, tensor: dict[str, Any]) -> "_Numbers":
+        step, zero = tensor["quantization"]
+        return cls(float(step), int(zero))
+
+    def values(self, q: np.ndarray) -> np.ndarray:
+        """float32."""
+        if not self.step:
+            return q.astype(np.float32, copy=False)
+        return (q.astype(np.float32) - np.float32(self.zero)) * np.float32(self.step)
+
+    def given(self, x: torch.Tensor, images: ImageInput) -> torch.Tensor:
+        """float (B, C, H, W) arranged, as these numbers: rounded, and clipped to their range."""
+        if not images.dtype.is_floating_point:
+            limits = torch.iinfo(images.dtype)
+            q = x / self.step + self.zero if self.step else x
+            x = q.round().clamp(limits.min, limits.max)
+        return images.arranged(x)
+
+    def pixels(self, dtype: torch.dtype) -> Preprocessing:
+        """The preprocessing that is used by default: pixel / 255, and for whole numbers what passes the pixels on."""
+        if dtype.is_floating_point:
+            return Preprocessing()
+        first = -128 if dtype == torch.int8 else 0
+        step = self.step or 1.0
+        return Preprocessing(scale=step, mean=((self.zero - first) * step if self.step else -float(first),))
+
+    def can_be_fed(self, preprocessing: Preprocessing, dtype: torch.dtype) -> bool:
+        """Whole numbers without a step stand for pixels, and cannot be scaled."""
+        if dtype.is_floating_point or self.step:
+            return True
+        default = self.pixels(dtype)
+        return (preprocessing.scale, {*preprocessing.mean}, {*preprocessing.std}) == (1.0, {*default.mean}, {1.0})
+
+
+def _images(inputs: list[dict[str, Any]], spec: Spec) -> tuple[ImageInput, _Numbers]:
+    """What the network takes: a batch that its file leaves open, or one of a fixed number of images."""
+    takes = ", ".join(f"{each['name']} {np.dtype(each['dtype']).name} {each['shape_signature'].tolist()}" for each in inputs)
+    kind = np.dtype(inputs[0]["dtype"]).name if inputs else ""
+    if len(inputs) != 1 or kind not in _TYPES:
+        raise TargetError(f"{spec.head}: takes {takes or 'nothing'}; it has to take only images, as floats or whole numbers")
+    images = ImageInput.of(getattr(torch, kind), inputs[0]["shape_signature"].tolist(), spec, takes)
+    return images, _Numbers.of(inputs[0])
+
+
+class _Runner:
+    """The network, in an interpreter for each thread that calls it. make: makes an interpreter."""
+
+    def __init__(self, make: Callable[[], Any], path: Path, who: str) -> None:
+        self._make, self._path, self._who = make, path, who
+        self._local = threading.local()
+        interpreter = self._interpreter()
+        self.inputs: list[dict[str, Any]] = interpreter.get_input_details()
+        self.outputs: list[dict[str, Any]] = interpreter.get_output_details()
+
+    def ask(self, images: ImageInput, x: torch.Tensor) -> list[np.ndarray]:
+        """All outputs for x as the network takes it, converted into the numbers that they stand for."""
+        interpreter = self._interpreter()
+        place, parts = self.inputs[0]["index"], list[list[np.ndarray]]()
+        for part in images.parts(x):
+            if interpreter.get_input_details()[0]["shape"].tolist() != list(part.shape):
+                interpreter.resize_tensor_input(place, list(part.shape))
+                interpreter.allocate_tensors()
+            interpreter.set_tensor(place, part.numpy())
+            interpreter.invoke()
+            parts.append([_Numbers.of(each).values(interpreter.get_tensor(each["index"])) for each in self.outputs])
+        return [np.concatenate(each)[: len(x)] for each in zip(*parts, strict=True)]
+
+    def _interpreter(self) -> Any:
+        if not hasattr(self._local, "interpreter"):
+            try:
+                self._local.interpreter = self._make()
+                self._local.interpreter.allocate_tensors()
+            except (RuntimeError, ValueError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise TargetError(
+                    f"{self._who}: {self._path} is not a TensorFlow Lite network that can be run ({reason})"
+                ) from None
+        return self._local.interpreter
+
+
+def _forward(
+    runner: _Runner, images: ImageInput, numbers: _Numbers, output: tuple[int, bool], preprocessing: Preprocessing
+) -> Forward:
+    """output: its index, and whether it is a quantised softmax."""
+    prepare = preprocessing.affine()
+    index, is_softmax = output
+
+    def forward(pixels: np.ndarray) -> np.ndarray:
+        x = numbers.given(prepare(torch.from_numpy(pixels).float()), images)
+        answer = runner.ask(images, x)[index]
+        return _probabilities(answer) if is_softmax else answer
+
+    return forward
+
+
+def _is_softmax(content: bytes, tensor: dict[str, Any]) -> bool:
+    """Whether an output is an 8-bit softmax: by the operation that computes it, and by its steps."""
+    if abs(_Numbers.of(tensor).step - _SOFTMAX_STEP) > 1e-9 or np.dtype(tensor["dtype"]).itemsize > 1:
+        return False
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content)
+    graph, names = model.Subgraphs(0), schema.BuiltinOperator
+    index = tensor["index"]
+    for k in reversed(range(graph.OperatorsLength())):
+        operation = graph.Operators(k)
+        if index in operation.OutputsAsNumpy():
+            code = model.OperatorCodes(operation.OpcodeIndex())
+            kind = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # older files have only the second
+            if kind not in (names.QUANTIZE, names.RESHAPE):
+                return bool(kind == names.SOFTMAX)
+            index = operation.Inputs(0)
+    return False
+
+
+def _probabilities(p: np.ndarray) -> np.ndarray:
+    """Probabilities (B, K) in steps of 1/256, with a sum of 1: zeros share half a step."""
+    zeros = p <= 0
+    share = _SOFTMAX_STEP / 2 / np.maximum(zeros.sum(axis=1, keepdims=True), 1)
+    p = np.where(zeros, share, p)
+    return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
