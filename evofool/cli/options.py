@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Allow the run's stored target to import code or to send requests to a server.")
+    bool, typer.Option("--trust", help="Allow the run's stored target to run code or to send requests to a server.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON, with numbers that are not rounded.")]
 Classes = Annotated[

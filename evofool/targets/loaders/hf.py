@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from evofool.errors import TargetError
 from evofool.json_text import parse_json
@@ -140,7 +139,7 @@ def _check_config(config: dict[str, Any], spec: Spec, version: str) -> None:
         raise TargetError(f"{spec.head}: its weights are quantised; load it in code, as python:package.module:factory")
 
 
-def _network(transformers: Any, folder: Path, spec: Spec) -> nn.Module:
+def _network(transformers: Any, folder: Path, spec: Spec) -> Any:
     try:
         network, report = transformers.AutoModelForImageClassification.from_pretrained(
             folder,

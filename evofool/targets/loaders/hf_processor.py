@@ -50,12 +50,13 @@ def checked(transformers: Any, folder: Path, feed: Feed, spec: Spec) -> tuple[Pr
         )
     elif not _same(found, noise, theirs):
         ends = [_processed(transformers, folder, np.full_like(noise, value)) for value in (0, 255)]
-        found = _measured(found, ends)
-        if found is None or not _same(found, noise, theirs):
+        measured = _measured(found, ends)
+        if measured is None or not _same(measured, noise, theirs):
             raise TargetError(
                 f"{spec.head}: its image processor does more than scale pixels; load it in code, as "
                 "python:package.module:factory"
             )
+        found = measured
     preprocessing, size = spec.preprocessing(found, feed.size)
     return preprocessing, size, notes
 
