@@ -6,6 +6,8 @@ A pipeline is a chain of steps on 8-bit pictures, each exact: there is no random
 import difflib
 import io
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +16,8 @@ from PIL import Image, features
 from torch.nn import functional as F
 
 from evofool.errors import TargetError
-from evofool.images import from_pil, to_pil
+from evofool.images import from_pil, is_large, to_pil
+from evofool.machine import cpus
 from evofool.targets.preprocessing import INTERPOLATIONS
 from evofool.text import shortened, whole_number
 
@@ -98,7 +101,7 @@ class Shifted(NamedTuple):
     def __call__(self, picture: Image.Image) -> Image.Image:
         pixels = np.asarray(picture)
         rows, columns = self._places((picture.height, picture.width))
-        return Image.fromarray(np.ascontiguousarray(pixels[rows[:, None], columns]))
+        return Image.fromarray(np.ascontiguousarray(pixels[rows][:, columns]))
 
     def smooth(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
@@ -127,13 +130,15 @@ class Pipeline(NamedTuple):
         """uint8 (B, C, H, W) to the same, C 1 or 3. TargetError for a step that the size of the images does not allow."""
         if not self.steps:
             return images
-        out = np.empty_like(images)
-        for row, image in enumerate(images):
-            first = picture = to_pil(image)
-            for step in self.steps:
-                picture = step(picture)
-            out[row] = from_pil(resize(picture, (first.height, first.width), self.interpolation))
-        return out
+        # Pillow's codecs and resizing let other threads run; for small images threads cost more than they save.
+        several = len(images) > 1 and is_large(images.shape[1:]) and cpus() > 1
+        return np.stack([*(_threads().map if several else map)(self._delivered, images)]) if len(images) else images
+
+    def _delivered(self, image: np.ndarray) -> np.ndarray:
+        first = picture = to_pil(image)
+        for step in self.steps:
+            picture = step(picture)
+        return from_pil(resize(picture, (first.height, first.width), self.interpolation))
 
     def smooth(self, images: torch.Tensor) -> torch.Tensor:
         """The same for float images (B, C, H, W), about, with gradients."""
@@ -184,6 +189,11 @@ def smooth_resize(images: torch.Tensor, size: tuple[int, int], interpolation: st
         return F.interpolate(images, size, mode="nearest-exact")
     mode = "bilinear" if interpolation == "bilinear" else "bicubic"
     return F.interpolate(images, size, mode=mode, align_corners=False, antialias=True)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cpus(), "pipelines")
 
 
 def _proportional(size: tuple[int, int], side: int) -> tuple[int, int]:

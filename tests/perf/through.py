@@ -5,8 +5,8 @@ python -m tests.perf.through RECIPE TARGET [--through jpeg:75] [--seeds 10:15] [
 Each seed makes two runs of the recipe, the target as it is and with through=. Both have the same number of evaluations, and
 an image is one query in either. Then every elite's PNG is opened, saved as a JPEG file by Pillow, opened again and scored
 by the target as it is: by the same network, and by no code of evofool in between. Prints by arm and seed how many elites
-are at 0.9 and 0.99 as the run scored them, as PNGs, and after the file; then the means over seeds with the standard error
-of the paired difference. Runs in DIR are continued; --quality is that of the file.
+are at 0.5, 0.9 and 0.99 as the run scored them, as PNGs, and after the file; then the means over seeds with the
+standard error of the paired difference. Runs that DIR has are used as they are; --quality is that of the file.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from evofool.scores import confidence, log_odds
 from evofool.targets import Target
 from evofool.targets import target as load
 
-LEVELS = (0.9, 0.99)
+LEVELS = (0.5, 0.9, 0.99)
 
 
 def main() -> None:
@@ -65,12 +65,12 @@ def main() -> None:
                 found = [own, scored(plain, images, classes), scored(plain, read, classes)]
                 counts = [[int((p >= level).sum()) for level in LEVELS] for p in found]
                 shares[arm][k] = [n / len(elites) for n in counts[2]]
-                said = ", ".join(
-                    f"{what} {n} and {m}" for what, (n, m) in zip(("own", "PNG", "JPEG file"), counts, strict=True)
+                said = "; ".join(
+                    f"{what} {', '.join(map(str, n))}" for what, n in zip(("own", "PNG", "JPEG file"), counts, strict=True)
                 )
                 print_lines(
-                    f"seed {seed}, {arm}: {answers:,} evaluations, {took:.0f} CPU s; of {len(elites)} elites at 0.9 and "
-                    f"0.99: {said}; median after the file {np.median(found[2]):.4f}"
+                    f"seed {seed}, {arm}: {answers:,} evaluations, {took:.0f} CPU s; of {len(elites)} elites at "
+                    f"{', '.join(map(str, LEVELS))}: {said}; median after the file {np.median(found[2]):.4f}"
                 )
     first, second = shares.values()
     for level, column in zip(LEVELS, range(len(LEVELS)), strict=True):

@@ -22,6 +22,8 @@ from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 from evofool.targets import Target, needs_trust, refuse_workers, stored_target, target
 from evofool.targets.guarded import DETECTORS, DetectorRule, guard, guarded, suspicion
+from evofool.targets.photos import drawings
+from evofool.targets.pipelines import pipelines
 from evofool.targets.preprocessing import Preprocessing
 
 SIDE, K, D, R = 12, 5, 7, 4
@@ -304,6 +306,15 @@ def test_another_file_is_refused_and_needs_no_trust(content: bytes | None, tmp_p
         TargetError, match=r"there is no guard|not a complete safetensors|not a guard that this evofool supports"
     ):
         target(f"guarded:{path}")
+
+
+def test_a_guard_sees_what_a_pipeline_delivers(tmp_path: Path) -> None:
+    spec = guard(target("lenet"), lenet_rule(), tmp_path / "g.safetensors")
+    drawn = drawings((1, 28, 28), 3)
+    (jpeg,) = pipelines("jpeg:20", "test")
+    found = target(f"{spec}?through=jpeg:20")
+    assert np.array_equal(found.logits(drawn), target(spec).logits(jpeg(drawn)))
+    assert found.differentiable
 
 
 def test_targets_that_cannot_be_guarded_are_refused(tmp_path: Path) -> None:
