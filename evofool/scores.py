@@ -6,29 +6,35 @@ import numpy as np
 from evofool.errors import ScoreError
 
 
-def log_odds(logits: np.ndarray) -> np.ndarray:
+def log_odds(logits: np.ndarray, multilabel: bool = False) -> np.ndarray:
     """log(p_c / (1 - p_c)) under the softmax, for every class c: logits (B, K) float32 to (B, K) float64, K >= 2.
 
     Equal to z_c - logsumexp of the others, computed without cancellation: a float32 softmax reaches 1.0 near a log-odds
     of 17 and then ranks nothing; these keep growing. Finite for finite logits.
+    multilabel: of labels that do not exclude each other, each with a sigmoid of its own (Target.multilabel): z_c itself.
     """
+    if multilabel:
+        return logits.astype(np.float64)
     out = np.empty(logits.shape, np.float64)
     _log_odds(logits, out)
     return out
 
 
-def margin(logits: np.ndarray) -> np.ndarray:
+def margin(logits: np.ndarray, multilabel: bool = False) -> np.ndarray:
     """z_c - max of the other classes' z, for every class c: (B, K) float32 to (B, K) float64, K >= 2.
 
     Negative unless c is the predicted class. A temperature divides all margins by the same number.
+    multilabel: as in log_odds: z_c itself, which is positive where the image is given the label.
     """
+    if multilabel:
+        return logits.astype(np.float64)
     out = np.empty(logits.shape, np.float64)
     _margin(logits, out)
     return out
 
 
 def confidence(log_odds: np.ndarray | float) -> np.ndarray | float:
-    """The softmax probability of log-odds: 1 / (1 + exp(-log_odds)), never overflowing."""
+    """The probability of log-odds: 1 / (1 + exp(-log_odds)), never overflowing."""
     x = np.asarray(log_odds, np.float64)
     small = np.exp(-np.abs(x))
     p = np.where(x >= 0, 1.0, small) / (1.0 + small)

@@ -31,6 +31,7 @@ def best(
     rank: str = "log_odds",
     claims: np.ndarray | torch.Tensor | None = None,
     keep: int = 1,
+    multilabel: bool = False,
 ) -> Best:
     """The best `keep` rows of each class, of logits (B, K) float32 on any device, where they beat the threshold.
 
@@ -40,7 +41,7 @@ def best(
     ScoreError, as from scores.refuse_unfinite, names batch, target_name and the row, counted from begin, of logits that are
     not finite.
     """
-    log_odds_, margin_ = log_odds(logits), margin(logits)
+    log_odds_, margin_ = log_odds(logits, multilabel), margin(logits, multilabel)
     allowed = ranked = log_odds_ if rank == "log_odds" else margin_
     if claims is not None:
         # torch.tensor copies: torch warns of sharing an array that came over a network, since it cannot be written to
@@ -62,8 +63,10 @@ def best(
     )
 
 
-def log_odds(logits: torch.Tensor) -> torch.Tensor:
+def log_odds(logits: torch.Tensor, multilabel: bool = False) -> torch.Tensor:
     """scores.log_odds by the same formula, float64 (B, K) on the device; sums are in another order (1e-9 at most)."""
+    if multilabel:
+        return logits.double()
     z, top, best, second = _two_highest(logits)
     # the exponential of the top class is 0: it is not among the others
     e = (z.scatter(1, top, -torch.inf) - second).exp_()
@@ -74,8 +77,10 @@ def log_odds(logits: torch.Tensor) -> torch.Tensor:
     return out.scatter_(1, top, gap - others.log())
 
 
-def margin(logits: torch.Tensor) -> torch.Tensor:
+def margin(logits: torch.Tensor, multilabel: bool = False) -> torch.Tensor:
     """scores.margin to the bit, float64 (B, K) on the device."""
+    if multilabel:
+        return logits.double()
     z, top, best, second = _two_highest(logits)
     return (z - best).scatter_(1, top, best - second)
 

@@ -19,10 +19,13 @@ class _Stop(Exception):
 
 
 class ForwardPass:
-    """The outputs of one forward pass: those of the named layers, and the logits if the pass went that far."""
+    """The outputs of one forward pass: those of the named layers, and the logits if the pass went that far.
 
-    def __init__(self, logits: torch.Tensor | None, layers: dict[str, torch.Tensor]) -> None:
-        self._logits, self._layers = logits, layers
+    multilabel: of the target: whether each logit is that of a sigmoid.
+    """
+
+    def __init__(self, logits: torch.Tensor | None, layers: dict[str, torch.Tensor], multilabel: bool = False) -> None:
+        self._logits, self._layers, self.multilabel = logits, layers, multilabel
 
     @property
     def logits(self) -> torch.Tensor:
@@ -104,7 +107,7 @@ class Hooks:
         finally:
             kept, self._local.kept, self._local.runs = self._local.kept, None, None
         target.count(len(images))
-        return ForwardPass(logits, kept)
+        return ForwardPass(logits, kept, target.multilabel)
 
     def _finish(self, raw: torch.Tensor) -> torch.Tensor:
         return self._target.combined(raw.float())

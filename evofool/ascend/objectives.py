@@ -41,7 +41,7 @@ class Objective:
         return self + -1.0 * other
 
 
-# -- scores of the logits; classes (n,) int64, one for each item
+# -- scores of the logits; classes (n,) int64, one for each item. With multi-label targets log_odds and margin are z_c
 
 
 def class_logit(classes: torch.Tensor) -> Objective:
@@ -54,7 +54,8 @@ def log_odds(classes: torch.Tensor) -> Objective:
 
     def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         z = forward.logits
-        return _of_class(z, classes, items) - torch.logsumexp(_others(z, classes, items), 1)
+        own = _of_class(z, classes, items)
+        return own if forward.multilabel else own - torch.logsumexp(_others(z, classes, items), 1)
 
     return Objective(score, logits=True)
 
@@ -64,7 +65,8 @@ def margin(classes: torch.Tensor) -> Objective:
 
     def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         z = forward.logits
-        return _of_class(z, classes, items) - _others(z, classes, items).amax(1)
+        own = _of_class(z, classes, items)
+        return own if forward.multilabel else own - _others(z, classes, items).amax(1)
 
     return Objective(score, logits=True)
 
@@ -83,8 +85,13 @@ def ratio(classes: torch.Tensor) -> Objective:
 
 
 def probability(classes: torch.Tensor) -> Objective:
-    """The softmax's p_c, as in Nguyen 2015; in float32 it stops growing at 1."""
-    return Objective(lambda forward, _, items: _of_class(forward.logits.softmax(1), classes, items), logits=True)
+    """The softmax's p_c, as in Nguyen 2015, or the sigmoid's; in float32 it stops growing at 1."""
+
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        z = forward.logits
+        return _of_class(z.sigmoid() if forward.multilabel else z.softmax(1), classes, items)
+
+    return Objective(score, logits=True)
 
 
 # -- scores of a layer; indices: a channel for each item. With several crops an item's score is the mean over its crops

@@ -127,8 +127,10 @@ def _first_images(shape: tuple[int, int, int], n: int, seed: int) -> np.ndarray:
 
 
 def _answers(target: Target, images: np.ndarray) -> np.ndarray:
-    """float32 (n, K): logits, centred for each image."""
+    """float32 (n, K): logits, centred for each image where classes exclude each other."""
     logits = np.concatenate([target.logits(images[at : at + _CHUNK]) for at in range(0, len(images), _CHUNK)])
+    if target.multilabel:
+        return logits
     return np.asarray(logits - logits.mean(axis=1, keepdims=True), np.float32)
 
 

@@ -169,6 +169,8 @@ def apgd(
         check_choice("loss", name, LOSSES)
     if "ratio" in names and len(target.labels) < 3:
         raise RecipeError(f"{target.name}: the loss ratio needs three classes, and it has {len(target.labels)}")
+    if "ratio" in names and target.multilabel:
+        raise RecipeError(f"{target.name}: the loss ratio compares classes, and its labels do not exclude each other")
     first, *beside = (LOSSES[name](of) for name in names)
 
     def start(draws: Draws) -> torch.Tensor:

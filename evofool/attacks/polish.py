@@ -350,42 +350,42 @@ class _PolishedImages:
     result: AscentResult
     genomes: np.ndarray
     images: np.ndarray  # uint8 (n, C, H, W), rendered from genomes
-    logits: np.ndarray  # (n, K), of images
-    original_logits: np.ndarray  # (n, K), of the elites
+    scores: np.ndarray  # (2, n), log-odds and margins of images, each of its elite's class
+    original_scores: np.ndarray  # (2, n), of the elites
 
     @classmethod
     def of(
         cls, group: _Source, plan: PolishPlan, target: Target, result: AscentResult, genomes: np.ndarray
     ) -> "_PolishedImages":
         images = group.encoding.render(genomes)
-        logits, original_logits = (float32_logits(target, each, plan.chunk) for each in (images, group.images()))
-        return cls(group, result, genomes, images, logits, original_logits)
+        own = np.arange(len(images)), [elite.row.class_id for elite in group.elites]
+        scores = []
+        for each in (images, group.images()):
+            logits = float32_logits(target, each, plan.chunk)
+            scores.append(np.stack([score(logits, target.multilabel)[own] for score in (log_odds, margin)]))
+        return cls(group, result, genomes, images, *scores)
 
     def originals(self) -> list[Image]:
-        odds, margins = log_odds(self.original_logits), margin(self.original_logits)
+        odds, margins = self.original_scores.tolist()
         rows = zip(self.group.elites, self.group.packed(), strict=True)
         return [
             Image(
                 self.group.births[elite.row.birth], elite.row.class_id, packed, elite.image,
-                float(odds[k, elite.row.class_id]), float(margins[k, elite.row.class_id]), niche=elite.row.niche,
+                odds[k], margins[k], niche=elite.row.niche,
             )
             for k, (elite, packed) in enumerate(rows)
         ]  # fmt: skip
 
     def better(self, first: int) -> list[Image]:
         """The images with a higher score than their elites, with births from first on."""
-        odds, margins = log_odds(self.logits), margin(self.logits)
-        by_odds = self.group.recipe.search.rank == "log_odds"
-        scores, original_scores = (
-            (odds, log_odds(self.original_logits)) if by_odds else (margins, margin(self.original_logits))
-        )
+        by = ("log_odds", "margin").index(self.group.recipe.search.rank)
+        better = self.scores[by] > self.original_scores[by]
         images = []
         for k, elite in enumerate(self.group.elites):
             c, niche, mother = elite.row.class_id, elite.row.niche, self.group.births[elite.row.birth]
-            if scores[k, c] > original_scores[k, c] and self.result.scores[k] > -np.inf:
+            if better[k] and self.result.scores[k] > -np.inf:
                 packed = self.group.encoding.pack(self.genomes[k])
-                found = float(odds[k, c]), float(margins[k, c])
-                images.append(Image(first + k, c, packed, self.images[k], *found, mother, niche))
+                images.append(Image(first + k, c, packed, self.images[k], *self.scores[:, k].tolist(), mother, niche))
         return images
 
     def notes(self) -> list[str]:

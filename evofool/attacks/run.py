@@ -185,7 +185,7 @@ def run_baseline(
                 if result.interrupted:
                     break
                 logits = float32_logits(target, result.images, plan.chunk)
-            _save(session, plan, target, _Group(classes, result, logits), time.perf_counter() - began)
+            _save(session, plan, target, _Group(classes, result, logits, target.multilabel), time.perf_counter() - began)
         return AttackOutcome(session.done, len(plan.classes), len(store.cells()), tuple(session.state.notes))
 
 
@@ -252,6 +252,7 @@ class _Group:
     classes: Sequence[int]
     result: AscentResult
     logits: np.ndarray  # (n, K), of result.images
+    multilabel: bool  # of the target
 
     @property
     def valid(self) -> np.ndarray:
@@ -260,9 +261,9 @@ class _Group:
 
     def images(self, first: int) -> list[Image]:
         """The images to save, with births from first on. Equal images are stored once, under the same birth."""
-        odds, margins, valid = log_odds(self.logits), margin(self.logits), self.valid
+        odds, margins = (score(self.logits, self.multilabel) for score in (log_odds, margin))
         births: dict[bytes, int] = {}
-        images = []
+        images, valid = [], self.valid
         for k, c in enumerate(self.classes):
             if valid[k]:
                 pixels = self.result.images[k]

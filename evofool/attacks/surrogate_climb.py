@@ -33,8 +33,8 @@ def judge_of(
 
     def judge(items: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits, own = float32_logits(target, images, chunk), (np.arange(len(items)), classes[items])
-        odds = log_odds(logits)[own]
-        scores = odds if rank == "log_odds" else margin(logits)[own]
+        odds = log_odds(logits, target.multilabel)[own]
+        scores = odds if rank == "log_odds" else margin(logits, target.multilabel)[own]
         return (scores if inside is None else np.where(inside(items, images), scores, -np.inf)), odds
 
     return judge

@@ -82,7 +82,7 @@ def run_units(plan: UnitPlan, target: Target, folder: Path, streams: int = 0, ti
                 store.withdraw()
                 return UnitOutcome(("Stopped before the units were done; nothing was kept.",), done=False)
             logits = float32_logits(target, result.images, chunk)
-        best, winners = _winners(result, logits)
+        best, winners = _winners(result, logits, target.multilabel)
         state = state.advanced(len(target.labels), result.forwards, result.backwards, result.notes)
         row = metrics_row(best, 1, result.forwards, len({w.birth for w in winners}))
         _pictures(target, folder, units, result, logits)
@@ -185,9 +185,9 @@ def _attack(
     return _UnitImages(images, activations, n, forwards, backwards, notes)
 
 
-def _winners(result: _UnitImages, logits: np.ndarray) -> tuple[np.ndarray, list[Image]]:
+def _winners(result: _UnitImages, logits: np.ndarray, multilabel: bool) -> tuple[np.ndarray, list[Image]]:
     """The best confidence of each class (K,), and the images that are elites: each image competes in all classes."""
-    odds, margins = log_odds(logits), margin(logits)
+    odds, margins = log_odds(logits, multilabel), margin(logits, multilabel)
     odds[~np.isfinite(result.activations) | ~np.isfinite(logits).all(1)] = -np.inf
     best = odds.argmax(0)
     images = result.images
@@ -206,7 +206,7 @@ def _pictures(target: Target, folder: Path, units: Sequence[_Unit], result: _Uni
         each = result.activations[k * result.restarts : (k + 1) * result.restarts]
         best = k * result.restarts + int(each.argmax())
         predicted = int(logits[best].argmax())
-        odds = float(log_odds(logits[best : best + 1])[0, predicted])
+        odds = float(log_odds(logits[best : best + 1], target.multilabel)[0, predicted])
         p = float(confidence(odds))
         file = f"unit-{name.replace(':', '-').replace('/', '_')}.png"
         save_png(result.images[best], folder / file)

@@ -347,10 +347,16 @@ def calibrate(
 ) -> Calibration:
     """Query the target with all real images, in float32, and split them into halves (`halves`).
 
-    ImageError if there are too few to split; `faults` checks the outputs. report is called after each batch, and what it
+    ImageError if there are too few to split, TargetError for a multi-label target, whose thresholds would need images of
+    which every label is known; `faults` checks the outputs. report is called after each batch, and what it
     raises passes through. keep: a file where answers are stored meanwhile, so that the next call continues there
     (answer_file.stored_queries).
     """
+    if target.multilabel:
+        raise TargetError(
+            f"{target.name}: its labels do not exclude each other ({target.outputs}), and real images of one class each do "
+            "not say which scores its labels should have; runs, attacks, verify and explain take such targets"
+        )
     n = len(real)
     if n < 2 * MIN_CORRECT:
         raise ImageError(f"{real.source} has {n} real images; thresholds and their control need at least {2 * MIN_CORRECT}")

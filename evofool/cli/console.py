@@ -377,7 +377,7 @@ def show_one(
     try:
         target = stored.target(trust)
         with torch_threads(stored.recipe.compute.threads):
-            odds = log_odds(target.logits(elite.image[None], pad_to=stored.recipe.chunk))[0]
+            odds = log_odds(target.logits(elite.image[None], pad_to=stored.recipe.chunk), target.multilabel)[0]
         others = [int(c) for c in np.argsort(-odds, kind="stable") if c != row.class_id][:5]
         seen = [{"class": c, "label": stored.labels[c], "confidence": float(confidence(odds[c]))} for c in others]
     except (TargetError, StoreError) as error:

@@ -170,7 +170,6 @@ def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:
 def _image_file(file: Path, which: str | None, spec: str | None) -> _Subject:
     from evofool.errors import ImageError, TargetError
     from evofool.explain.input_picture import read_picture
-    from evofool.scores import log_odds
     from evofool.targets import target as load
     from evofool.targets.labels import class_of
 
@@ -182,7 +181,7 @@ def _image_file(file: Path, which: str | None, spec: str | None) -> _Subject:
     class_id = None if which is None else class_of(which, target.labels, target.name)
     image, change = read_picture(file, target)
     if class_id is None:
-        class_id = int(log_odds(target.logits(image[None]))[0].argmax())
+        class_id = int(target.logits(image[None])[0].argmax())
     folder = file.with_name(f"{file.stem}-explained")
     return _Subject(target, image, class_id, file.name, [change] if change else [], [], folder)
 

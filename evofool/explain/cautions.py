@@ -24,7 +24,13 @@ def doubts(target: Target, log_odds: np.ndarray) -> list[str]:
 
     It is close where the next class has more than 1 / 1.25 of the confidence, and no class is preferred where the odds of
     the first, p / (1 - p), are less than 1.5 times those of 1/K. Neither depends on the class that is explained.
+    Of labels that do not exclude each other none is given to the image where the highest confidence is below 1/2.
     """
+    if target.multilabel:
+        highest = float(log_odds.max())
+        return (
+            [] if highest > 0 else [f"{target.name} gives it none of its labels: the highest has {confidence_text(highest)}"]
+        )
     order = np.argsort(-log_odds, kind="stable")
     p = np.asarray(confidence(log_odds[order]))
     classes = len(p)

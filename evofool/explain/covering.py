@@ -45,7 +45,7 @@ def answers(
         logits = target.logits(np.stack(part))
         if not np.isfinite(logits).all():
             raise ScoreError(f"{target.name} returned NaN or infinity for a covered image; check its weights")
-        odds.append(log_odds(logits)[:, class_id])
+        odds.append(log_odds(logits, target.multilabel)[:, class_id])
         predicted.append(logits.argmax(1))
         on_progress(done := done + len(part))
     return Answers(np.concatenate(odds), np.concatenate(predicted))

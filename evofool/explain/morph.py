@@ -62,5 +62,5 @@ def morph(
             side = int(found[0].argmax() != predicted[k])
             ends[side], pair[side], of_pair[side] = ends.mean(), middle[0], found[0]
         classes = int(of_pair[0].argmax()), int(of_pair[1].argmax())
-        boundaries.append(Boundary(float(ends.mean()), pair, classes, log_odds(of_pair)))
-    return Morph(shares, images, log_odds(logits), predicted, tuple(boundaries), asked)
+        boundaries.append(Boundary(float(ends.mean()), pair, classes, log_odds(of_pair, target.multilabel)))
+    return Morph(shares, images, log_odds(logits, target.multilabel), predicted, tuple(boundaries), asked)

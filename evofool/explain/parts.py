@@ -37,14 +37,17 @@ def overview(target: Target, image: np.ndarray, class_id: int, against: int | No
     logits = target.logits(image[None])
     if not np.isfinite(logits).all():
         raise ScoreError(f"{target.name} returned NaN or infinity for this image; check its weights and preprocessing")
-    odds, margins = log_odds(logits)[0], margin(logits)[0]
+    odds, margins = (score(logits, target.multilabel)[0] for score in (log_odds, margin))
     order = [int(c) for c in np.argsort(-odds, kind="stable")]
     called = order[0]
     others = [c for c in order if c != class_id]
     against = others[0] if against is None else against
     listed = [*others[:_RUNNERS_UP], *([] if against in others[:_RUNNERS_UP] else [against])]
     label = target.labels[class_id]
-    scores = f"{scored_text(odds[class_id])}, margin {three_decimals(margins[class_id])} over {target.labels[others[0]]}."
+    scores = f"{scored_text(odds[class_id])}"
+    if not target.multilabel:
+        scores += f", margin {three_decimals(margins[class_id])} over {target.labels[others[0]]}"
+    scores += "."
     if called == class_id:
         title = f"Why {target.name} classifies this image as {label}"
         text = f"{target.name} classifies this image as {label}: {scores}"

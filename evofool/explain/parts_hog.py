@@ -40,7 +40,7 @@ def hog_part(target: Target, image: np.ndarray) -> PartResult:
     cells = to_cells(image)
     found = [inverse(cells, method, shipped_model()) for method in _IN_PART]
     logits = target.logits(np.stack([resized(one.picture, target.shape) for one in found]))
-    odds = log_odds(logits)
+    odds = log_odds(logits, target.multilabel)
     seen = [int(row.argmax()) for row in odds]
     lines = [
         f"{target.name} classifies the inverse by {MEANINGS[one.method].partition(',')[0]} as {target.labels[c]}: "

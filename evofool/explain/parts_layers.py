@@ -137,7 +137,7 @@ def dream_part(
     settings = DreamSettings(octaves=_OCTAVES, iterations=_ITERATIONS, zoom=zoom)
     frames = list(dream(target, image, layer, settings=settings, seed=seed, on_progress=on_progress))
     energy, after = energies(target, np.stack([image, frames[0]]), layer)
-    odds = log_odds(target.logits(np.stack(frames)))
+    odds = log_odds(target.logits(np.stack(frames)), target.multilabel)
     label = target.labels[class_id]
     called = target.labels[int(odds[0].argmax())]
     text = [
@@ -167,7 +167,7 @@ def _result(target: Target, deepest: Inversion, image: np.ndarray, label: str) -
     """Whether the deepest inversion has the image's class, and whether its pixels are near the image's."""
     start = f"The inversion of {deepest.layer}, the deepest of the layers,"
     if not deepest.kept[0]:
-        other = target.labels[int(log_odds(target.logits(deepest.images))[0].argmax())]
+        other = target.labels[int(target.logits(deepest.images)[0].argmax())]
         return f"{start} is classified as {other}, not as {label}."
     apart = float(np.sqrt(np.mean((deepest.images[0] / 255.0 - image / 255.0) ** 2)))
     odds = deepest.log_odds[0]

@@ -204,7 +204,7 @@ def _slopes(
     with torch.enable_grad():
         mask = mask.to(x.device).requires_grad_()
         shown = other + mask.view(1, 1, *x.shape[2:]) * (x - other)
-        seen = ForwardPass(hooks.forward(shown).logits.double(), {})
+        seen = ForwardPass(hooks.forward(shown).logits.double(), {}, target.multilabel)
         first = torch.zeros(1, dtype=torch.int64, device=x.device)
         odds = log_odds(torch.tensor([class_id]))(seen, shown, first)[0]
         slopes = gradient_of(target, odds, mask)

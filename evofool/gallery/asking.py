@@ -114,7 +114,7 @@ class Asker:
             logits = found.logits(image[None])
         if not np.isfinite(logits).all():
             raise ScoreError(f"{found.name} returned NaN or infinity for this image")
-        odds = log_odds(logits)[0]
+        odds = log_odds(logits, found.multilabel)[0]
         surest = np.argsort(-odds, kind="stable")[: min(_SUREST, found.top_k)].tolist()
         answer = {
             "fitted": how,

@@ -28,7 +28,7 @@ def differing_elites(
         return None
     logits, classes = measured.logits[which], cells // archive.niches
     own_class = np.arange(len(cells)), classes
-    found = np.stack([log_odds(logits)[own_class], margin(logits)[own_class]])
+    found = np.stack([score(logits, target.multilabel)[own_class] for score in (log_odds, margin)])
     apart = np.nan_to_num(np.abs(found - rescorer.scores()[:, cells]), nan=np.inf).max(axis=0)
     allowed = np.zeros(len(cells)) if measured.exact else np.maximum(TOLERANCE, position.allowed(logits))
     differing = apart > allowed

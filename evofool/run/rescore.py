@@ -23,6 +23,7 @@ class Rescorer:
     def __init__(self, archive: Archive, batch_evaluator: BatchEvaluator, evaluator: Evaluator, exact_images: bool) -> None:
         self.archive, self.encoding, self.evaluator = archive, batch_evaluator.encoding, evaluator
         self._target_name = f"{batch_evaluator.target.name}, in float32,"
+        self._multilabel = batch_evaluator.target.multilabel
         self._needed = not (exact_images and batch_evaluator.number_format == FLOAT32)
         cells = len(archive.birth)
         self._birth = np.full(cells, -1, np.int64)  # by cell, the elite that was scored; it may be replaced by now
@@ -52,8 +53,8 @@ class Rescorer:
         logits = self.evaluator.reference_logits(births.tolist(), a.genomes(stale[first]))
         refuse_unfinite(logits, batch, self._target_name)
         own_class = np.arange(len(stale)), stale // a.niches
-        self._scores[0, stale] = log_odds(logits)[which][own_class]
-        self._scores[1, stale] = margin(logits)[which][own_class]
+        self._scores[0, stale] = log_odds(logits, self._multilabel)[which][own_class]
+        self._scores[1, stale] = margin(logits, self._multilabel)[which][own_class]
         self._birth[stale] = a.birth[stale]
 
     def elites(self, cells: np.ndarray, batch: int) -> list[NewElite]:

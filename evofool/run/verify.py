@@ -192,7 +192,7 @@ def _scored_again(
             raise
         for part, logits in zip(parts, answers, strict=True):
             rows, classes = np.arange(len(part)), np.array([elite.row.class_id for elite, _ in part])
-            odds, margins = log_odds(logits)[rows, classes], margin(logits)[rows, classes]
+            odds, margins = (score(logits, target.multilabel)[rows, classes] for score in (log_odds, margin))
             differences = np.abs(odds - [elite.row.log_odds for elite, _ in part])
             apart = np.maximum(differences, np.abs(margins - [elite.row.margin for elite, _ in part]))
             largest = max(largest, float(differences.max()))

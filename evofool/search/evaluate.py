@@ -207,8 +207,9 @@ class BatchEvaluator:
     ) -> Winners:
         genomes, images = drawn
         scores.refuse_unfinite(logits, order.batch, self.target.name, order.key.row + begin)
-        log_odds = scores.log_odds(logits)
-        ranked = log_odds if self.rank == "log_odds" else scores.margin(logits)
+        several = self.target.multilabel
+        log_odds = scores.log_odds(logits, several)
+        ranked = log_odds if self.rank == "log_odds" else scores.margin(logits, several)
         n = len(genomes)
         allowed = ranked if self.target.top_k == ranked.shape[1] else scores.of_top_k(ranked, logits, self.target.top_k)
         if self.competition != "all":
@@ -225,7 +226,7 @@ class BatchEvaluator:
             turned_away = TurnedAway(order.first_birth + begin + of, at, ranked[of, at // self.niches])
         classes = cells // self.niches
         # Late in a search most chunks win nothing, and need no margins.
-        margins = ranked if self.rank == "margin" or not len(cells) else scores.margin(logits)
+        margins = ranked if self.rank == "margin" or not len(cells) else scores.margin(logits, several)
         best = scores_torch.Best(cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
         winners = self._winners(order, begin, genomes, best)
         return winners if turned_away is None else replace(winners, turned_away=turned_away)
@@ -243,6 +244,7 @@ class BatchEvaluator:
             rank=self.rank,
             claims=claims,
             keep=self.keep,
+            multilabel=self.target.multilabel,
         )
         return self._winners(order, begin, genomes, best)
 

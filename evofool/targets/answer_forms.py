@@ -1,17 +1,23 @@
 """Answers of networks and callables in other forms than (B, K), brought into that form.
 
-A target has two classes or more, whose scores come from one softmax. A single output is the second of two classes.
+A target has two classes or more, whose scores come from one softmax, or from a sigmoid each where labels do not exclude each
+other (multi-label). A single output is the second of two classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from evofool.targets.arguments import texts
+
 _TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
+_SHOWN = 4  # patterns, and as many drawings
 _KEYS = ("logits", "out", "output")  # of a mapping that has the scores
+
+_Forward = Callable[[np.ndarray], np.ndarray]
 
 
 class PlainAnswers(nn.Module):
@@ -54,13 +60,25 @@ def rows_of(shape: tuple[int, ...]) -> tuple[int, ...]:
 def single_output(values: np.ndarray | torch.Tensor, outputs: str) -> str:
     """What one output is, from values (B, 1): "probability" or "logit" of the second class; "" if there are more.
 
-    outputs: "logits" or "probabilities"; if it is "auto", values that all lie within [0, 1] are probabilities.
+    outputs: one of classifier.OUTPUTS; if it is "auto", values that all lie within [0, 1] are probabilities.
     """
     if len(values.shape) != 2 or values.shape[1] != 1:
         return ""
     if outputs != "auto":
-        return "probability" if outputs == "probabilities" else "logit"
+        return "probability" if outputs.endswith("probabilities") else "logit"
     return "probability" if bool(((values >= 0) & (values <= 1)).all()) else "logit"
+
+
+def are_sigmoids(values: np.ndarray) -> bool:
+    """Whether answers (B, K) to noise are plainly probabilities of labels that do not exclude each other.
+
+    They lie in [0, 1] and are not all equal, and some row sums to another number than 1, by more than rounding explains.
+    """
+    if not ((values >= 0) & (values <= 1)).all() or np.ptp(values) == 0:
+        return False
+    decimals = next((d for d in range(1, 7) if np.allclose(values, np.round(values, d), rtol=0, atol=1e-6)), None)
+    rounding = 0.5 * 10.0**-decimals * values.shape[1] if decimals else 0.0
+    return bool((np.abs(values.sum(axis=1) - 1) > 0.02 + rounding).any())
 
 
 def two_classes(values: torch.Tensor, single: str) -> torch.Tensor:
@@ -89,3 +107,52 @@ def single_note(single: str, label: str) -> str:
         f'its one output is taken for the {single} of the second of two classes, "{label}", and the first one is all that '
         "is not; outputs=logits or outputs=probabilities states which it is"
     )
+
+
+def sigmoids_note(outputs: str, stated: bool) -> str:
+    """What scores mean for a target of kind `outputs`, multi-label; and that this was inferred, unless it was stated."""
+    said = (
+        "its labels do not exclude each other: an image's score for a label is the label's own log-odds, a confidence is "
+        "the label's own sigmoid, and several labels may have a high one"
+    )
+    if outputs == "multilabel-probabilities":
+        said += "; log-odds end at 16.6, where a float32 probability reaches 1"
+    if not stated:
+        said += (
+            ". This is taken from its answers to noise, which lie between 0 and 1 and do not sum to 1; "
+            "outputs=multilabel-probabilities states it, and outputs=logits says that they are logits of one softmax"
+        )
+    return said
+
+
+def two_labels(name: str, labels: Sequence[str] | None) -> list[str]:
+    """The labels of two classes; of one label, for the second one, the first is all that is not."""
+    found = ["0", "1"] if labels is None else list(texts(name, labels))
+    return [f"not {found[0]}", found[0]] if len(found) == 1 else found
+
+
+def reform_of(answer: object, outputs: str) -> tuple[_Forward | None, str]:
+    """What brings answers like this one into the form (B, K), None if they have it; and what a single output is."""
+    if not isinstance(answer, np.ndarray) or answer.ndim == 0:
+        return None, ""
+    rows = rows_of(answer.shape)
+    single = single_output(answer.reshape(rows), outputs)
+    if not single and rows == answer.shape:
+        return None, ""
+
+    def reform(values: np.ndarray) -> np.ndarray:
+        found = values.reshape(rows_of(values.shape))
+        return two_classes(torch.from_numpy(np.ascontiguousarray(found)), single).numpy() if single else found
+
+    return reform, single
+
+
+def softmax_or_sigmoids(answer: np.ndarray, forward: _Forward, shape: tuple[int, int, int]) -> tuple[bool, np.ndarray]:
+    """Whether an answer that is sure about noise comes from a softmax; and the answer that shows it.
+
+    Sigmoids may be saturated by noise, and by chance one label is as good as certain for all of it.
+    """
+    from evofool.targets.photos import drawings, patterns
+
+    more = forward(np.concatenate([patterns(shape, _SHOWN), drawings(shape, _SHOWN)]))
+    return (False, more) if are_sigmoids(more) else (True, answer)

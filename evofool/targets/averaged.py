@@ -45,7 +45,7 @@ def repeatability(target: Target) -> tuple[float, float]:
     and drawings, less the part of the noise. They are classified four times. NaN where margins are not finite.
     """
     images = np.concatenate([patterns(target.shape, _IMAGES), drawings(target.shape, _IMAGES)])
-    margins = np.stack([scores.margin(target.logits(images)) for _ in range(_TIMES)])
+    margins = np.stack([scores.margin(target.logits(images), target.multilabel) for _ in range(_TIMES)])
     noise = float(margins.var(axis=0, ddof=1).mean())
     spread = float(margins.mean(axis=0).var(axis=0, ddof=1).mean()) - noise / _TIMES
     return math.sqrt(noise), math.sqrt(max(0.0, spread)) if math.isfinite(spread) else math.nan

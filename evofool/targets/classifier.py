@@ -13,7 +13,14 @@ import torch
 
 from evofool.errors import EvofoolError, TargetError, UnansweredError
 from evofool.machine import cpus
-from evofool.targets.answer_forms import rows_of, single_note, single_output, two_classes
+from evofool.targets.answer_forms import (
+    are_sigmoids,
+    reform_of,
+    sigmoids_note,
+    single_note,
+    softmax_or_sigmoids,
+    two_labels,
+)
 from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.arguments import float_images, image_shape, label_names, pixel_images, refuse, texts
 from evofool.targets.network import FLOAT32, Network
@@ -22,7 +29,9 @@ from evofool.targets.remote.drift import DriftMonitor
 from evofool.targets.remote.responses import detect_format
 from evofool.targets.through import Through, combined, delivered
 
-OUTPUTS = ("auto", "logits", "probabilities")
+OUTPUTS = ("auto", "logits", "probabilities", "multilabel-logits", "multilabel-probabilities")
+"""What a network answers. multilabel: for labels that do not exclude each other, each with a sigmoid of its own."""
+SIGMOIDS = "multilabel-probabilities"
 PROBE = 4  # images of noise that a target classifies when it is built
 # Details that describe how a target was run, not what it is: left out of its fingerprint.
 _NOT_IN_FINGERPRINT = ("backend", "device", "file", "file_sha256", "notes")
@@ -45,6 +54,8 @@ class Target:
     with another preprocessing, None where it cannot be fed so; None for one that is not fed by this process.
     set_in_code: its preprocessing is set in code, and not by options of its spec. through: the pipelines by which images
     reach it, None if they do as they are.
+    multilabel: its labels do not exclude each other. Then logits are log(p / (1 - p)) of each label's own probability, and
+    scores.log_odds and scores.margin of a label are this number; the class that an image gets is the label with the highest.
     """
 
     def __init__(
@@ -128,7 +139,7 @@ class Target:
         }
         notes = [f"its weights are {', '.join(sorted(map(str, formats)))} and are run in float32"] if formats else []
         if single := network.adapt(image_shape(name, shape), outputs):
-            labels, outputs = _two_labels(name, labels), "logits"
+            labels, outputs = two_labels(name, labels), "logits"
             notes.append(single_note(single, labels[1]))
         if notes:
             known["notes"] = [*known.get("notes", ()), *notes]
@@ -153,9 +164,9 @@ class Target:
     ) -> "Target":
         """A target whose forward function classifies four images of noise at once, so that errors are found here.
 
-        labels None: the numbers of the classes. outputs "auto": probabilities if every row of the answer sums to 1, else
-        logits. TargetError if it does not take the images, if the number of labels is wrong, and for probabilities where
-        outputs is "logits".
+        labels None: the numbers of the classes. outputs "auto": probabilities if every row of the answer sums to 1,
+        multilabel-probabilities if all lie in [0, 1] and they do not (answer_forms.are_sigmoids), else logits. TargetError
+        if it does not take the images, if the number of labels is wrong, and for answers that contradict outputs.
         """
         shape = image_shape(name, shape)
         if labels is not None:
@@ -174,11 +185,11 @@ class Target:
         except Exception as error:  # a user's code may raise any error
             raise TargetError(f"{name}: it does not take images of shape {shape} ({_error_text(error)})") from None
         rows = PROBE * preprocessing.crops
-        reform, single = _reform(answer, outputs)
+        reform, single = reform_of(answer, outputs)
         if reform is not None:
             answer, forward = reform(answer), _composed(forward, reform)
         if single:
-            labels, outputs = _two_labels(name, labels), "logits"
+            labels, outputs = two_labels(name, labels), "logits"
             details = {**details, "notes": [*details.get("notes", ()), single_note(single, labels[1])]}
         if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != rows:
             raise TargetError(
@@ -193,9 +204,20 @@ class Target:
                 "or set outputs=probabilities"
             )
         if outputs == "probabilities" and not is_p:
+            each = "if each is of a label of its own, outputs=multilabel-probabilities"
             raise TargetError(
                 f"{name}: outputs is probabilities, but rows of its answer sum to {sums.min():.4g} to {sums.max():.4g}; "
-                "set outputs=logits if they are logits"
+                f"set {each if are_sigmoids(answer) else 'outputs=logits if they are logits'}"
+            )
+        stated = outputs != "auto"
+        if is_p and not stated and (answer.max(axis=1) > 0.99).all():
+            is_p, answer = softmax_or_sigmoids(answer, forward, shape)
+        if not outputs.startswith("multilabel-"):
+            outputs = "probabilities" if is_p else "logits" if stated or not are_sigmoids(answer) else SIGMOIDS
+        elif outputs == SIGMOIDS and not ((answer >= 0) & (answer <= 1)).all():
+            raise TargetError(
+                f"{name}: outputs is {SIGMOIDS}, but its answers lie between {answer.min():.4g} and {answer.max():.4g}; set "
+                "outputs=multilabel-logits if they are logits"
             )
         labels = [str(c) for c in range(answer.shape[1])] if labels is None else labels
         if len(labels) != answer.shape[1]:
@@ -205,10 +227,12 @@ class Target:
                 f"{name}: {answer.shape[1]} outputs but {len(labels)} labels; pass as many labels as the network has outputs"
                 + hint
             )
-        outputs = "probabilities" if is_p else "logits"
         details = {"preprocessing": preprocessing.described(), "outputs": outputs, **details}
-        if is_p and (coarse := detect_format(outputs, answer).notes()):
-            details["notes"] = [*details.get("notes", ()), *coarse]
+        notes = detect_format(outputs, answer).notes() if outputs == "probabilities" else []
+        if outputs.startswith("multilabel-"):
+            notes.append(sigmoids_note(outputs, stated))
+        if notes:
+            details["notes"] = [*details.get("notes", ()), *notes]
         target = cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
         target._reform = reform
         return target
@@ -336,6 +360,10 @@ class Target:
         """Cancel requests in progress over a network; later calls work as before. Other targets do nothing."""
 
     @property
+    def multilabel(self) -> bool:
+        return self.outputs.startswith("multilabel-")
+
+    @property
     def differentiable(self) -> bool:
         return self.network is not None
 
@@ -395,28 +423,6 @@ class Target:
 
 def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:300]}"
-
-
-def _two_labels(name: str, labels: Sequence[str] | None) -> list[str]:
-    """The labels of two classes; of one label, for the second one, the first is all that is not."""
-    found = ["0", "1"] if labels is None else list(texts(name, labels))
-    return [f"not {found[0]}", found[0]] if len(found) == 1 else found
-
-
-def _reform(answer: object, outputs: str) -> tuple[Forward | None, str]:
-    """What brings answers like this one into the form (B, K), None if they have it; and what a single output is."""
-    if not isinstance(answer, np.ndarray) or answer.ndim == 0:
-        return None, ""
-    rows = rows_of(answer.shape)
-    single = single_output(answer.reshape(rows), outputs)
-    if not single and rows == answer.shape:
-        return None, ""
-
-    def reform(values: np.ndarray) -> np.ndarray:
-        found = values.reshape(rows_of(values.shape))
-        return two_classes(torch.from_numpy(np.ascontiguousarray(found)), single).numpy() if single else found
-
-    return reform, single
 
 
 def _composed(forward: Forward, reform: Forward) -> Forward:

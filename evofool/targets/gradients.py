@@ -65,8 +65,9 @@ def _backward(target: Target, forward: Logits, images: np.ndarray, first: int) -
     with torch.enable_grad():
         z = forward(x).double()
         of = (torch.arange(len(x), device=z.device) + first) % z.shape[1]
-        others = z.scatter(1, of[:, None], -torch.inf).amax(1)
-        values = z.gather(1, of[:, None])[:, 0] - others
+        values = z.gather(1, of[:, None])[:, 0]
+        if not target.multilabel:
+            values = values - z.scatter(1, of[:, None], -torch.inf).amax(1)
         if not values.requires_grad:
             return values.cpu(), None
         (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)

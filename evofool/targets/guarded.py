@@ -311,6 +311,8 @@ def _check_base(base: Target, rule: DetectorRule, who: str) -> None:
         )
     if base.through is not None:
         raise TargetError(f"{who}: its base has through=; leave it out there, and write guarded:FILE?through=...")
+    if base.multilabel:
+        raise TargetError(f"{who}: a guard's base has classes that exclude each other, and its outputs are {base.outputs}")
     if base.queries_per_image > 1:
         raise TargetError(f"{who}: its base answers by several answers (average=, views=), which no detector is fitted to")
     if base.top_k < len(base.labels):

@@ -13,6 +13,7 @@ from evofool.errors import TargetError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 _TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
+_BELOW_1 = 1 - 2.0**-24  # float32's largest number below 1; stands for a probability of 1
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,28 @@ def _cut(x: torch.Tensor, crops: int, crop: tuple[int, int]) -> torch.Tensor:
 
 
 def to_logits(raw: torch.Tensor, outputs: str, crops: int) -> torch.Tensor:
-    """A network's output (B * crops, K) float32, of kind `outputs` "logits" or "probabilities", as logits (B, K).
+    """A network's output (B * crops, K) float32, of kind `outputs` (classifier.OUTPUTS), as logits (B, K).
 
     The logarithms of probabilities are logits of the same softmax: log-odds computed from them do not saturate where the
     probability itself rounds to 1. Several crops' probabilities are averaged, as logarithms.
+    Of multi-label probabilities they are log(p / (1 - p)), at most 16.6, since float32 has no number between 1 - 2^-24 and
+    1; NaN for what is outside of [0, 1].
     """
+    if outputs.startswith("multilabel-"):
+        return _of_sigmoids(raw, outputs, crops)
     z = raw.clamp_min(_TINY).log() if outputs == "probabilities" else raw
     if crops == 1:
         return z
     p = F.log_softmax(z, 1).unflatten(0, (-1, crops))
     return torch.logsumexp(p, 1) - torch.log(torch.tensor(float(crops)))
+
+
+def _of_sigmoids(raw: torch.Tensor, outputs: str, crops: int) -> torch.Tensor:
+    z = raw
+    if outputs == "multilabel-probabilities":
+        p = raw.clamp(_TINY, _BELOW_1).where((raw >= 0) & (raw <= 1 + 1e-6), torch.nan)
+        z = p.log() - torch.log1p(-p)
+    if crops == 1:
+        return z
+    present, absent = (torch.logsumexp(F.logsigmoid(each).unflatten(0, (-1, crops)), 1) for each in (z, -z))
+    return present - absent

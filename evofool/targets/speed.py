@@ -129,7 +129,7 @@ def measure_speeds(
 
 def log_odds_difference(target: Target, number_format: str, images: np.ndarray) -> tuple[float, float]:
     """Median and 99% quantile of |log-odds - float32 log-odds| over all images (uint8 (B, C, H, W)) and classes."""
-    return _difference(target.logits(images, 0, number_format), target.logits(images))
+    return _difference(target.logits(images, 0, number_format), target.logits(images), target.multilabel)
 
 
 def native_bfloat16() -> bool:
@@ -154,7 +154,7 @@ def _choose(target: Target, chunk: int) -> FormatChoice:
             dropped[number_format] = "this CPU has no bfloat16"
             continue
         try:
-            difference = _difference(target.logits(images, 0, number_format), reference)
+            difference = _difference(target.logits(images, 0, number_format), reference, target.multilabel)
         except torch.cuda.OutOfMemoryError:
             raise
         except TargetError as fault:  # a missing compiler, a layer without this type
@@ -203,9 +203,9 @@ def _rates(target: Target, images: np.ndarray, formats: list[str]) -> dict[str, 
     return best
 
 
-def _difference(logits: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+def _difference(logits: np.ndarray, reference: np.ndarray, multilabel: bool) -> tuple[float, float]:
     if not (np.isfinite(logits).all() and np.isfinite(reference).all()):
         return float("nan"), float("nan")
-    difference = np.abs(scores.log_odds(logits) - scores.log_odds(reference))
+    difference = np.abs(scores.log_odds(logits, multilabel) - scores.log_odds(reference, multilabel))
     median, most = np.quantile(difference, [0.5, 0.99])
     return float(median), float(most)

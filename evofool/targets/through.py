@@ -46,11 +46,17 @@ class Through:
         smooth = torch.stack([pipeline.smooth(images) for pipeline in self.pipelines], 1).flatten(0, 1)
         return with_gradient_of(exact, smooth)
 
-    def combined(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (B * P, K) of what the P pipelines delivered to those of the images, (B, K); of one pipeline its own."""
+    def combined(self, logits: torch.Tensor, multilabel: bool = False) -> torch.Tensor:
+        """Logits (B * P, K) of what the P pipelines delivered to those of the images, (B, K); of one pipeline its own.
+
+        multilabel: each label has its own mean or least probability (Target.multilabel).
+        """
         count = len(self.pipelines)
         if count == 1:
             return logits
+        if multilabel:
+            by_pipeline = logits.unflatten(0, (-1, count))
+            return to_logits(logits, "multilabel-logits", count) if self.by == MEAN else by_pipeline.amin(1)
         p = F.log_softmax(logits.double(), 1).unflatten(0, (-1, count))
         mean = torch.logsumexp(p, 1) - torch.log(torch.tensor(float(count)))
         return (mean if self.by == MEAN else _least(p, mean)).to(logits.dtype)
@@ -73,7 +79,7 @@ def delivered(forward: Callable[[np.ndarray], np.ndarray], through: Through) -> 
 def combined(raw: torch.Tensor, outputs: str, crops: int, through: Through | None) -> torch.Tensor:
     """A network's output, float32 (B * P * crops, K) of kind `outputs`, as logits (B, K)."""
     logits = to_logits(raw, outputs, crops)
-    return logits if through is None else through.combined(logits)
+    return logits if through is None else through.combined(logits, outputs.startswith("multilabel-"))
 
 
 def _least(p: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from evofool.machine import keep_memory, machine
 from evofool.targets.abruptness import measure_changes
 from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.averaged import random_fault, random_note
-from evofool.targets.classifier import Target
+from evofool.targets.classifier import SIGMOIDS, Target
 from evofool.targets.first_norm import scaling_note
 from evofool.targets.gradients import check_gradients
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
@@ -147,6 +147,8 @@ def check(
         progress("looking for mistakes")
         _check_use(target, find_better(target, found, called, progress), faults, notes)
         _check_accuracy(accuracy, faults, notes)
+        if target.multilabel:
+            notes.append("top-1 is the share of photographs of which the label with the highest log-odds is their folder's")
     choice, rates = None, []
     if speed and validation.finite:
         if target.requests:
@@ -237,9 +239,10 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
         notes = []
     bad = ~np.isfinite(np.concatenate([first, again, alone])).all(axis=1)
     if bad.any():
+        what = ", or numbers outside of 0 to 1," if target.outputs == SIGMOIDS else ""
         fault = (
-            f"it answers NaN or infinity for {bad.sum()} of {len(bad)} images of patterns; check its weights, and that "
-            "mean, std and scale are those it was trained with"
+            f"it answers NaN or infinity{what} for {bad.sum()} of {len(bad)} images of patterns; check its weights, and "
+            "that mean, std and scale are those it was trained with"
         )
         return Validation(len(images), False, None, None, None, (fault,), ())
     faults = []
@@ -261,11 +264,11 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
     if billed:
         position = None if faults else measure(target, chunk)
         return Validation(len(images), True, measured, None, position, tuple(faults), tuple(notes))
-    twice, apart = _largest_difference(again, first), _largest_difference(alone, first[:single])
+    twice, apart = _largest_difference(target, again, first), _largest_difference(target, alone, first[:single])
     random = twice > VARIES
     if random:
         (faults if (fault := random_fault(target, twice)) else notes).append(fault or random_note(target))
-    elif apart > max(DEPENDS, _ROUNDING * float(np.abs(scores.log_odds(first)).max())):
+    elif apart > max(DEPENDS, _ROUNDING * float(np.abs(scores.log_odds(first, target.multilabel)).max())):
         faults.append(
             f"an image alone and the same one together with {len(images) - 1} others differ by {apart:.3g} in log-odds; "
             "its answers depend on the other images in the batch: a batch norm in training mode?"
@@ -290,14 +293,15 @@ def _probed(target: Target, validation: Validation) -> Validation:
 
 def _check_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:
     """Whether the answers are logits or probabilities, as the target states."""
-    if target.top_k < len(target.labels) or target.crops > 1 or "views" in target.details:
+    if target.top_k < len(target.labels) or target.crops > 1 or "views" in target.details or target.multilabel:
         return
     if target.outputs == "probabilities":
         sums = np.exp(logits.astype(np.float64)).sum(axis=1)
         if np.abs(sums - 1).max() > 0.01:
             faults.append(
                 f"its answers are taken for probabilities, but over the classes they sum to {sums.min():.4g} to "
-                f"{sums.max():.4g}; state outputs=logits if that is what they are"
+                f"{sums.max():.4g}; state outputs=logits if that is what they are, or outputs=multilabel-probabilities if its "
+                "labels do not exclude each other"
             )
     elif (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=2e-3):
         faults.append(
@@ -314,9 +318,9 @@ def _check_outputs(target: Target, logits: np.ndarray, faults: list[str], notes:
             )
 
 
-def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+def _largest_difference(target: Target, a: np.ndarray, b: np.ndarray) -> float:
     """The largest difference of log-odds."""
-    return float(np.abs(scores.log_odds(a) - scores.log_odds(b)).max())
+    return float(np.abs(scores.log_odds(a, target.multilabel) - scores.log_odds(b, target.multilabel)).max())
 
 
 # --- accuracy
@@ -338,11 +342,11 @@ def _accuracy(
         called = logits.argmax(axis=1)
         named.append(called)
         rows = np.arange(len(images))
-        confidence = np.asarray(scores.confidence(scores.log_odds(logits)[rows, called]))
+        confidence = np.asarray(scores.confidence(scores.log_odds(logits, target.multilabel)[rows, called]))
         sure.append(confidence)
         hit = called == classes
         right += int(hit.sum())
-        margins.append(scores.margin(logits)[rows, called][hit])
+        margins.append(scores.margin(logits, target.multilabel)[rows, called][hit])
         sure_right.append(confidence[hit])
         done += len(images)
         if done == len(found) or done % 128 == 0:

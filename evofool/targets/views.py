@@ -54,6 +54,8 @@ def vote(target: Target, count: int) -> None:
     """
     if not LEAST <= count <= MOST:
         raise TargetError(f"{target.name}: views is {count}; it has to be from {LEAST} to {MOST}")
+    if target.multilabel:
+        raise TargetError(f"{target.name}: views= counts the class of each view, and its labels do not exclude each other")
     outputs, crops, through, shown = target.outputs, target.crops, target.through, views(target.shape, count)
     classes = len(target.labels)
     target.wrap(lambda forward: _Votes(forward, shown, classes, lambda raw: _called(raw, outputs, crops, through)))

@@ -140,7 +140,7 @@ def test_a_module_becomes_a_target_in_eval_mode() -> None:
 )
 def test_preprocessing_equals_numpy_s(order: str, scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     custom = Target.from_module(
-        nn.Flatten(), [str(k) for k in range(3 * 4 * 5)], (3, 4, 5), Preprocessing(scale, mean, std, order)
+        nn.Flatten(), [str(k) for k in range(3 * 4 * 5)], (3, 4, 5), Preprocessing(scale, mean, std, order), outputs="logits"
     )
     pixels = images_of((3, 4, 5))
     x = pixels.astype(np.float64)

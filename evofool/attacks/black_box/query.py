@@ -130,8 +130,8 @@ class QueryLoop:
         finite = np.isfinite(logits).all(axis=1)
         if finite.any():
             sound = logits[finite]
-            odds[finite] = scores.log_odds(sound)
-            values = self._rank(sound)
+            odds[finite] = scores.log_odds(sound, self._target.multilabel)
+            values = self._rank(sound, self._target.multilabel)
             if self._target.top_k < logits.shape[1]:
                 values = scores.of_top_k(values, sound, self._target.top_k)
             ranked[finite] = values

@@ -80,12 +80,12 @@ class ScoredSet:
     @cached_property
     def log_odds(self) -> np.ndarray:
         """(n,) float64: the log-odds of the intended class."""
-        return scores.log_odds(self.logits)[np.arange(len(self.rows)), self.classes]
+        return scores.log_odds(self.logits, self.target.multilabel)[np.arange(len(self.rows)), self.classes]
 
     @cached_property
     def margins(self) -> np.ndarray:
         """(n,) float64: the margin of the intended class. Above 0 if it is predicted; 0 if it shares the highest logit."""
-        return scores.margin(self.logits)[np.arange(len(self.rows)), self.classes]
+        return scores.margin(self.logits, self.target.multilabel)[np.arange(len(self.rows)), self.classes]
 
     @cached_property
     def p(self) -> np.ndarray:

@@ -54,7 +54,7 @@ def compared(target: Target, images: np.ndarray, pictures: np.ndarray, model: La
     small, wanted = (np.stack([resized(image, shape) for image in rows]) for rows in (pictures, images))
     enlarged = np.stack([resized(picture, target.shape) for picture in pictures])
     codes = [codes_of(target, rows, model) for rows in (enlarged, images)]
-    odds = log_odds(target.logits(enlarged))
+    odds = log_odds(target.logits(enlarged), target.multilabel)
     classes = odds.argmax(1)
     return Inverses(
         pictures,

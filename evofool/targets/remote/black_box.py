@@ -82,7 +82,7 @@ def load(spec: Spec, answers_folder: Path | None = None, clock: Clock | None = N
         )
     photographs, _ = spec.preprocessing(Preprocessing(**described.get("photographs", {})), shape[1:])
     kind = described.get("answers") if spec.outputs == "auto" else spec.outputs
-    if kind != described.get("answers", kind):
+    if described.get("answers", kind) not in (kind, (kind or "").removeprefix("multilabel-")):
         raise TargetError(f"{client.url}: it answers {described['answers']}, not {kind}; leave outputs= out")
     class_by_label = {name: c for names in (distinct(server_labels), labels) for c, name in enumerate(names)}
     return BlackBox(spec.text, labels, shape, client, ledger, _Interface(photographs, kind, class_by_label, described))
@@ -130,6 +130,8 @@ class BlackBox(Target):
         line = Line(client.url, self.labels, self._ask_again, lambda: ledger.requests, form, client.batch)
         self.monitor = self._drift = DriftMonitor(ledger, line, first)
         details["outputs"] = self._format.kind
+        if self._format.multilabel:
+            self.outputs = "multilabel-logits"  # which the answers have become
         self.top_k = self._format.top_k
         self._note(*self._format.notes())
         self.count(0)

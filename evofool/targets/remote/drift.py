@@ -33,19 +33,21 @@ class AnswerForm:
     """What limits a comparison of answers.
 
     top_k: the number of classes in an answer. step: a difference of probabilities that rounding explains. labels: whether
-    all probabilities are 0 or 1.
+    all probabilities are 0 or 1. multilabel: of Target.
     """
 
     top_k: int
     step: float = 0.0
     labels: bool = False
+    multilabel: bool = False
 
 
 def form_of(kind: str, top_k: int, decimals: int | None) -> AnswerForm:
     """The form of answers of a kind of output ("logits" or other), and of decimals as in responses.ResponseFormat."""
-    if kind == "logits":
-        return AnswerForm(top_k)
-    return AnswerForm(top_k, max(_ROUNDED, 10.0**-decimals if decimals else 0.0), decimals == 0)
+    multilabel = kind.startswith("multilabel-")
+    if kind.removeprefix("multilabel-") == "logits":
+        return AnswerForm(top_k, multilabel=multilabel)
+    return AnswerForm(top_k, max(_ROUNDED, 10.0**-decimals if decimals else 0.0), decimals == 0, multilabel)
 
 
 def differences(before: np.ndarray, after: np.ndarray, form: AnswerForm) -> np.ndarray:
@@ -54,11 +56,11 @@ def differences(before: np.ndarray, after: np.ndarray, form: AnswerForm) -> np.n
     A class that only one of two answers contains counts by how far it lies above the most that the other answer allows.
     Where answers are labels only, an image with another label has the difference of that label's log-odds.
     """
-    out = np.abs(log_odds(before) - log_odds(after))
+    out = np.abs(log_odds(before, form.multilabel) - log_odds(after, form.multilabel))
     if form.labels:
         out[before.argmax(axis=1) == after.argmax(axis=1)] = 0.0
         return out
-    close = np.abs(_probabilities(before) - _probabilities(after)) <= 1.01 * form.step
+    close = np.abs(_probabilities(before, form) - _probabilities(after, form)) <= 1.01 * form.step
     if form.top_k < before.shape[1]:
         was, now = _contained(before, form.top_k), _contained(after, form.top_k)
         for mine, other, logits, others in ((was, now, before, after), (now, was, after, before)):
@@ -186,7 +188,7 @@ class DriftMonitor:
         if not self.every or not np.isfinite(logits).all():
             return
         two = np.sort(logits, axis=1)[:, -2:].astype(np.float64)
-        sure, gap = log_odds(logits).max(axis=1), two[:, 1] - two[:, 0]
+        sure, gap = log_odds(logits, self._line.form().multilabel).max(axis=1), two[:, 1] - two[:, 0]
         best, near = int(sure.argmax()), int(gap.argmin())
         with self._lock:
             if self._surest is None or sure[best] > self._surest.value:
@@ -271,7 +273,9 @@ class DriftMonitor:
     ) -> None:
         k = int(np.where(beyond, found.max(axis=1), -1.0).argmax())
         c = int(found[k].argmax())
-        then, now = (float(confidence(log_odds(z[None])[0, c])) for z in (asked[k].logits, after[k]))
+        then, now = (
+            float(confidence(log_odds(z[None], self._line.form().multilabel)[0, c])) for z in (asked[k].logits, after[k])
+        )
         requests, largest = self._requests(), float(found[k, c])
         self.ledger.add_check(Check(requests, count, *size_share, False))
         whose = "one of the first" if asked[k].first else "one of this run"
@@ -341,8 +345,8 @@ def _logits(probes: Sequence[Probe]) -> np.ndarray:
     return np.stack([probe.logits for probe in probes])
 
 
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(confidence(log_odds(logits)))
+def _probabilities(logits: np.ndarray, form: AnswerForm) -> np.ndarray:
+    return np.asarray(confidence(log_odds(logits, form.multilabel)))
 
 
 def _contained(logits: np.ndarray, top_k: int) -> np.ndarray:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from evofool.errors import TargetError
+from evofool.targets.answer_forms import sigmoids_note
 
-KINDS = ("logits", "probabilities", "top")
+_MULTILABEL = "multilabel-"
+KINDS = ("logits", "probabilities", "top", "multilabel-logits", "multilabel-probabilities")
+"""What answers are, and their names in the JSON; those of multi-label targets may also have the names without the prefix."""
 ONLY_0_AND_1 = 0
 _DECIMALS = 6  # the most for which rounding is detected
 _TINY = 1e-38  # stands for a probability of 0 if nothing is rounded, as in preprocessing.py
@@ -36,6 +39,11 @@ class ResponseFormat:
     decimals: int | None = None
 
     @property
+    def multilabel(self) -> bool:
+        """Whether labels do not exclude each other (Target.multilabel)."""
+        return self.kind.startswith(_MULTILABEL)
+
+    @property
     def half(self) -> float:
         """Half a rounding step: the most that a probability of 0 may be before rounding."""
         if self.decimals is None:
@@ -45,6 +53,11 @@ class ResponseFormat:
     def notes(self) -> list[str]:
         """Limits on the meaning of scores from such responses."""
         notes, cut = [], math.log((1 - self.half) / self.half)
+        zero = ""
+        if self.multilabel:
+            notes.append(sigmoids_note(self.kind, True))
+        else:
+            zero = ", and classes with probability 0 share the rest"
         if self.decimals == ONLY_0_AND_1:
             notes.append(
                 "every probability in the answers to noise is 0 or 1: it may return only the class, and then a "
@@ -54,7 +67,7 @@ class ResponseFormat:
             notes.append(
                 f"answers are rounded to {self.decimals} decimal{'s' if self.decimals > 1 else ''}: confidences above "
                 f"{1 - self.half:.{self.decimals + 1}f} cannot be distinguished from 1, log-odds are limited to "
-                f"+-{cut:.1f}, and classes with probability 0 share the rest"
+                f"+-{cut:.1f}{zero}"
             )
         if self.top_k < self.classes:
             notes.append(
@@ -86,11 +99,12 @@ def response_values(
     if not isinstance(answer, dict):
         raise TargetError(f"the answer is a JSON {_type(answer)}; it has to be an object")
     found = [k for k in KINDS if k in answer]
-    if kind not in found if kind else len(found) != 1:
+    names_of_kind = {kind, kind.removeprefix(_MULTILABEL)} if kind else {*found}
+    if len(names_of_kind & {*found}) != 1:
         wanted = f'"{kind}"' if kind else 'one of "logits", "probabilities" and "top"'
         raise TargetError(f"the answer has {printable(', '.join(map(str, answer)) or 'nothing')}; it has to have {wanted}")
-    kind = kind or found[0]
-    rows = answer[kind]
+    (name,) = names_of_kind & {*found}
+    kind, rows = kind or name, answer[name]
     if not isinstance(rows, list) or len(rows) != images:
         many = f"{len(rows)} rows" if isinstance(rows, list) else f"a {_type(rows)}"
         raise TargetError(f'"{kind}" has {many} for {images} images; it has to have one row for each')
@@ -105,7 +119,7 @@ def response_values(
             raise TargetError(f'row {i} of "{kind}" has {len(row)} numbers, but there are {classes} labels')
         else:
             out[i] = _finite(row, kind, i)
-    if kind != "logits":
+    if not kind.endswith("logits"):
         _refuse_improbable(out, kind)
     return kind, out
 
@@ -113,6 +127,8 @@ def response_values(
 def detect_format(kind: str, numbers: np.ndarray) -> ResponseFormat:
     """The format of the first response, from its response_values. TargetError if its numbers are of no kind."""
     top_k = _top_k(numbers)
+    if kind == f"{_MULTILABEL}logits":
+        return ResponseFormat(kind, numbers.shape[1], top_k)
     if kind == "logits":
         if (numbers >= 0).all() and (numbers <= 1).all() and np.allclose(numbers.sum(axis=1), 1.0, atol=_SUM):
             raise TargetError(
@@ -129,13 +145,17 @@ def detect_format(kind: str, numbers: np.ndarray) -> ResponseFormat:
 
 
 def response_logits(numbers: np.ndarray, response_format: ResponseFormat) -> np.ndarray:
-    """float32 (B, K), finite: logits as they are, logarithms of probabilities.
+    """float32 (B, K), finite: logits as they are, logarithms of probabilities; of multi-label probabilities log(p / (1 - p)).
 
     Classes with probability 0, and missing ones, share evenly what the other probabilities leave, at least half a rounding
     step in all. A class with probability 0 gets at most half a step, and each missing class slightly less than the smallest
     of the response, so that the top_k largest logits are exactly those of the response.
     """
-    if response_format.kind == "logits":
+    if response_format.kind == f"{_MULTILABEL}probabilities":
+        # Most servers' probabilities are in float32, whose largest number below 1 is 1 - 2^-24.
+        p = np.clip(numbers, response_format.half, 1 - max(response_format.half, 2.0**-24))
+        return np.asarray(np.log(p) - np.log1p(-p), np.float32)
+    if response_format.kind.endswith("logits"):
         with np.errstate(over="ignore"):
             z = numbers.astype(np.float32)
         if not np.isfinite(z).all():
@@ -162,7 +182,7 @@ def response_logits(numbers: np.ndarray, response_format: ResponseFormat) -> np.
 
 def contradiction(numbers: np.ndarray, response_format: ResponseFormat) -> str | None:
     """How this response contradicts the detected format; None if it does not."""
-    if response_format.kind == "logits" or response_format.decimals is None:
+    if response_format.decimals is None:
         return None
     p = numbers[~np.isnan(numbers)]
     if response_format.decimals == ONLY_0_AND_1:
@@ -254,11 +274,14 @@ def _refuse_improbable(p: np.ndarray, kind: str) -> None:
     for i in np.flatnonzero((low < 0) | (high > 1 + 1e-6)):
         value = low[i] if low[i] < 0 else high[i]
         raise TargetError(f'row {i} of "{kind}" contains {value:.6g}; probabilities lie in [0, 1]')
+    if kind.startswith(_MULTILABEL):
+        return
     decimals = _decimals(known)
     slack = _SUM + (0.5 * 10.0**-decimals * p.shape[1] if decimals else 0.0)
     sums = known.sum(axis=1)
+    several = " (if labels do not exclude each other: outputs=multilabel-probabilities)" if kind == "probabilities" else ""
     for i in np.flatnonzero((sums > 1 + slack) | ((sums < 1 - slack) if kind == "probabilities" else False)):
-        raise TargetError(f'row {i} of "{kind}" sums to {sums[i]:.6g}; probabilities of all classes sum to 1')
+        raise TargetError(f'row {i} of "{kind}" sums to {sums[i]:.6g}; probabilities of all classes sum to 1{several}')
 
 
 def _refuse_constant(text: str) -> Any:

@@ -17,13 +17,17 @@ import numpy as np
 
 from evofool.errors import EvofoolError, ImageError, TargetError
 from evofool.images import decode_png
+from evofool.scores import confidence
 from evofool.targets.classifier import Target
 from evofool.targets.remote.black_box import FORMAT, VERSION
-from evofool.targets.remote.responses import KINDS, InvalidJson, parse_json
+from evofool.targets.remote.responses import InvalidJson, parse_json
 from evofool.text import whole_number
 
 MAX_BYTES = 64 << 20  # of a request
 _IDLE_TIMEOUT = 60.0  # seconds after which an idle connection is closed
+
+
+ANSWERS = ("logits", "probabilities", "top")
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class ResponseOptions:
 
     def check(self, classes: int) -> None:
         """TargetError for options that do not fit each other or the number of classes."""
-        if self.answers not in KINDS:
-            raise TargetError(f'answers "{self.answers}" is none of {", ".join(KINDS)}')
+        if self.answers not in ANSWERS:
+            raise TargetError(f'answers "{self.answers}" is none of {", ".join(ANSWERS)}')
         if self.top is not None and (self.answers != "top" or not 1 <= self.top <= classes):
             raise TargetError(
                 f'top={self.top} with answers "{self.answers}": it has to be 1 to {classes}, with answers "top"'
@@ -105,6 +109,11 @@ class _Server(ThreadingHTTPServer):
         report_every: int = 0,
     ) -> None:
         options.check(len(target.labels))
+        if target.multilabel and options.answers == "top":
+            raise TargetError(
+                f"{target.name}: top classes are of those that exclude each other; serve all its probabilities"
+            )
+        self.kind = f"multilabel-{options.answers}" if target.multilabel else options.answers
         self.target, self.options = target, options
         self.top = options.top or min(5, len(target.labels))
         self._report, self._report_every = report, report_every
@@ -130,7 +139,7 @@ class _Server(ThreadingHTTPServer):
             "name": self.target.name,
             "labels": list(self.target.labels),
             "shape": list(self.target.shape),
-            "answers": self.options.answers,
+            "answers": self.kind,
             "photographs": {key: known[key] for key in ("resize", "interpolation") if key in known},
         }
 
@@ -143,13 +152,16 @@ class _Server(ThreadingHTTPServer):
         if not np.isfinite(z).all():
             raise ArithmeticError("the classifier's answer is not finite")
         if self.options.answers == "logits":
-            return {"logits": z.tolist()}
-        p = np.exp(z - z.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
+            return {self.kind: z.tolist()}
+        if self.target.multilabel:
+            p = np.asarray(confidence(z))
+        else:
+            p = np.exp(z - z.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
         decimals = self.options.decimals
         rounded = p if decimals is None else np.round(p, decimals)
         if self.options.answers == "probabilities":
-            return {"probabilities": rounded.tolist()}
+            return {self.kind: rounded.tolist()}
         best = np.argsort(-p, axis=1, kind="stable")[:, : self.top]
         return {
             "top": [
