@@ -300,8 +300,8 @@ def _check_outputs(target: Target, logits: np.ndarray, faults: list[str], notes:
         if np.abs(sums - 1).max() > 0.01:
             faults.append(
                 f"its answers are taken for probabilities, but over the classes they sum to {sums.min():.4g} to "
-                f"{sums.max():.4g}; state outputs=logits if that is what they are, or outputs=multilabel-probabilities if its "
-                "labels do not exclude each other"
+                f"{sums.max():.4g}; state outputs=logits if that is what they are, or outputs=multilabel-probabilities if "
+                "its labels do not exclude each other"
             )
     elif (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=2e-3):
         faults.append(

@@ -1,4 +1,4 @@
-"""Labels that do not exclude each other: a network of digits with the labels even, loop and above 4, from training to verify."""
+"""Labels that do not exclude each other: a network of digits with the labels even, loop and above 4, end to end."""
 
 import sys
 import warnings

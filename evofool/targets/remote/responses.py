@@ -145,7 +145,7 @@ def detect_format(kind: str, numbers: np.ndarray) -> ResponseFormat:
 
 
 def response_logits(numbers: np.ndarray, response_format: ResponseFormat) -> np.ndarray:
-    """float32 (B, K), finite: logits as they are, logarithms of probabilities; of multi-label probabilities log(p / (1 - p)).
+    """float32 (B, K), finite: logits as they are, logarithms of probabilities, or log(p / (1 - p)) if multi-label.
 
     Classes with probability 0, and missing ones, share evenly what the other probabilities leave, at least half a rounding
     step in all. A class with probability 0 gets at most half a step, and each missing class slightly less than the smallest

@@ -110,9 +110,7 @@ class _Server(ThreadingHTTPServer):
     ) -> None:
         options.check(len(target.labels))
         if target.multilabel and options.answers == "top":
-            raise TargetError(
-                f"{target.name}: top classes are of those that exclude each other; serve all its probabilities"
-            )
+            raise TargetError(f"{target.name}: its labels do not exclude each other; serve all of them, not the top ones")
         self.kind = f"multilabel-{options.answers}" if target.multilabel else options.answers
         self.target, self.options = target, options
         self.top = options.top or min(5, len(target.labels))
