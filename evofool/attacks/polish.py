@@ -385,7 +385,8 @@ class _PolishedImages:
             c, niche, mother = elite.row.class_id, elite.row.niche, self.group.births[elite.row.birth]
             if better[k] and self.result.scores[k] > -np.inf:
                 packed = self.group.encoding.pack(self.genomes[k])
-                images.append(Image(first + k, c, packed, self.images[k], *self.scores[:, k].tolist(), mother, niche))
+                odds, own_margin = self.scores[:, k].tolist()
+                images.append(Image(first + k, c, packed, self.images[k], odds, own_margin, mother, niche))
         return images
 
     def notes(self) -> list[str]:
