@@ -241,10 +241,9 @@ class BatchEvaluator:
             batch=order.batch,
             target_name=self.target.name,
             begin=order.key.row + begin,
-            rank=self.rank,
+            rank="multilabel" if self.target.multilabel else self.rank,
             claims=claims,
             keep=self.keep,
-            multilabel=self.target.multilabel,
         )
         return self._winners(order, begin, genomes, best)
 

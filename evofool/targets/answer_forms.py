@@ -14,7 +14,7 @@ from torch import nn
 from evofool.targets.arguments import texts
 
 _TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
-_SHOWN = 4  # patterns, and as many drawings
+_SHOWN = 8  # images of rectangles
 _KEYS = ("logits", "out", "output")  # of a mapping that has the scores
 
 _Forward = Callable[[np.ndarray], np.ndarray]
@@ -152,7 +152,18 @@ def softmax_or_sigmoids(answer: np.ndarray, forward: _Forward, shape: tuple[int,
 
     Sigmoids may be saturated by noise, and by chance one label is as good as certain for all of it.
     """
-    from evofool.targets.photos import drawings, patterns
-
-    more = forward(np.concatenate([patterns(shape, _SHOWN), drawings(shape, _SHOWN)]))
+    more = forward(_rectangles(shape))
     return (False, more) if are_sigmoids(more) else (True, answer)
+
+
+def _rectangles(shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (_SHOWN, C, H, W): bright rectangles on dark grounds, from one to as many as there are images."""
+    draw, (channels, height, width) = np.random.default_rng(1), shape
+    images = np.empty((_SHOWN, *shape), np.uint8)
+    for k, image in enumerate(images):
+        image[:] = draw.integers(0, 64, (channels, 1, 1))
+        for _ in range(k + 1):
+            top, left = draw.integers(0, height), draw.integers(0, width)
+            rows, columns = (slice(at, at + max(1, side // 4)) for at, side in ((top, height), (left, width)))
+            image[:, rows, columns] = draw.integers(128, 256, (channels, 1, 1))
+    return images

@@ -129,7 +129,7 @@ def test_a_run_finds_an_image_for_each_label_whatever_its_other_labels(
 def test_an_elite_is_the_best_image_of_its_label_and_competes_with_no_other_label() -> None:
     z = np.array([[9.0, 8.0, -4.0], [1.0, 2.0, -3.0], [-7.0, -8.0, -2.0]], np.float32)
     assert scores.log_odds(z, True).tolist() == scores.margin(z, True).tolist() == z.tolist()
-    best = scores_torch.best(torch.from_numpy(z), np.full(3, -np.inf), batch=0, target_name="t", multilabel=True)
+    best = scores_torch.best(torch.from_numpy(z), np.full(3, -np.inf), batch=0, target_name="t", rank="multilabel")
     assert best.rows.tolist() == [0, 0, 2]
     assert best.scores.tolist() == best.margins.tolist() == [9.0, 8.0, -2.0]
 
