@@ -34,8 +34,8 @@ def best(
 ) -> Best:
     """The best `keep` rows of each class, of logits (B, K) float32 on any device, where they beat the threshold.
 
-    There is one niche, so a class is a cell. thresholds: (K,) float64, -inf for an empty cell. rank: "log_odds", "margin", or
-    "multilabel" for labels that do not exclude each other, of which these two are the same.
+    There is one niche, so a class is a cell. thresholds: (K,) float64, -inf for an empty cell. rank: "log_odds", "margin",
+    or "multilabel" for labels that do not exclude each other, of which these two are the same.
     claims: (B,) int64, the one class that each row competes in; None: all (`logits.argmax(1)`, of equals the first, is the
     competition argmax). Waits for the device once.
     ScoreError, as from scores.refuse_unfinite, names batch, target_name and the row, counted from begin, of logits that are
