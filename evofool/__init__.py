@@ -23,6 +23,8 @@ __version__ = "0.1.0"
 # MKL, which multiplies matrices for torch on x86 processors, rounds a row of a product by where it lies, unless this is
 # set before the first product of the process (evofool.machine.mkl_mode). A value that the user has set stands.
 os.environ.setdefault("MKL_CBWR", "AUTO")
+# cuBLAS's, without which products in several streams of a GPU may differ in their last bits (evofool.targets.cuda).
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 if TYPE_CHECKING:
     from evofool import bench as bench

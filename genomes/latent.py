@@ -186,7 +186,14 @@ def _loaded(data: bytes, device: "torch.device | None" = None) -> "Decoder":
     from genomes.upconv import decoder_of_bytes
 
     decoder = decoder_of_bytes(data)[0]
-    return decoder if device is None else decoder.to(device=device).double()
+    if device is None:
+        return decoder
+    decoder = decoder.to(device=device).double()
+    if device.type == "cuda":  # threads may have CUDA streams of their own, which do not wait for this one's copies
+        import torch
+
+        torch.cuda.synchronize(device)
+    return decoder
 
 
 @contextmanager

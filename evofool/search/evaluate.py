@@ -268,9 +268,9 @@ class BatchEvaluator:
 def stays_on_device(target: Target, edges: Sequence[float], constrained: bool = False) -> bool:
     """Whether images, logits and scores can stay on the target's device (BatchEvaluator.resident).
 
-    constrained: whether there is BatchEvaluator.permits.
+    constrained: whether there is BatchEvaluator.permits. Not on Apple's GPUs: scores are in float64, which these lack.
     """
-    return not edges and not constrained and target.network is not None and target.network.device.type != "cpu"
+    return not edges and not constrained and target.network is not None and target.network.device.type not in ("cpu", "mps")
 
 
 class Measured(NamedTuple):

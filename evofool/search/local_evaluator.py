@@ -14,6 +14,7 @@ from evofool.machine import machine
 from evofool.search.archive import Winners
 from evofool.search.evaluate import BatchEvaluator, Measured, Order
 from evofool.search.isolation import OnAnswers, Quarantine, isolate, refuse_whole_batch
+from evofool.targets.cuda import own_stream
 from genomes import Genomes
 
 
@@ -21,7 +22,7 @@ class LocalEvaluator:
     """Evaluates in this process: one chunk after another, or as many at once as there are streams.
 
     Streams are threads, each with torch_threads for its forward passes (numba and torch release the interpreter lock), so
-    that one draws while another classifies. Their number does not change results.
+    that one draws while another classifies; on a GPU each has a CUDA stream. Their number does not change results.
 
     An image that breaks the target is evaluated once more, alone, and then quarantined: at most `quarantine` of them, before
     a ScoreError ends the search. A black box is not queried again for images that it refused: its error is raised.
@@ -46,7 +47,8 @@ class LocalEvaluator:
         self._orders: deque[_Submitted] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if streams > 1:
-            self._pool = ThreadPoolExecutor(streams, "evofool", torch.set_num_threads, (torch_threads,))
+            device = e.target.network.device if e.target.network else torch.device("cpu")
+            self._pool = ThreadPoolExecutor(streams, "evofool", own_stream, (device, torch_threads))
 
     def submit(self, order: Order) -> None:
         self._orders.append(_Submitted(order))

@@ -16,6 +16,7 @@ from evofool.errors import TargetError
 from evofool.images import is_large
 from evofool.machine import keep_memory
 from evofool.targets.answer_forms import PlainAnswers, main_part, rows_of, single_output
+from evofool.targets.cuda import reproducible, settle, uploaded
 from evofool.targets.preprocessing import Preprocessing
 
 FLOAT32 = "float32"
@@ -33,8 +34,7 @@ class Network:
 
     def __init__(self, module: nn.Module, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        if self.device.type == "cuda":  # otherwise float32 convolutions are computed in TF32, with 10 bits
-            torch.backends.cudnn.allow_tf32 = False
+        reproducible(self.device)
         self.module = module.to(self.device)
         # torch.export's modules refuse eval(): their mode is part of the graph.
         with suppress(NotImplementedError):
@@ -91,7 +91,12 @@ class Network:
         if number_format not in self._forwards:
             with self._lock:
                 if number_format not in self._forwards:
-                    self._forwards[number_format] = self._forward_in(number_format, images)
+                    forward = self._forward_in(number_format, images)
+                    if number_format.endswith("compiled"):  # by one thread, while others wait
+                        with torch.inference_mode():
+                            forward(self.prepare(images.float())[: len(images)])
+                    settle(self.device)  # other threads may have streams of their own
+                    self._forwards[number_format] = forward
         forward = self._forwards[number_format]
         with torch.inference_mode():
             pixels = images.float() if number_format == FLOAT32 else images.to(memory_format=torch.channels_last).float()
@@ -102,9 +107,7 @@ class Network:
 
     def numpy(self, images: np.ndarray, number_format: str) -> np.ndarray:
         """The same for NumPy arrays."""
-        # torch warns of an array that may not be written to.
-        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
-        return self(pixels.to(self.device), number_format).cpu().numpy()
+        return self(uploaded(images, self.device), number_format).cpu().numpy()
 
     def fed(self, preprocessing: Preprocessing) -> Callable[[np.ndarray], np.ndarray]:
         """The network in float32 with another preprocessing: uint8 (B, C, H, W) to float32 (B * crops, K)."""
@@ -112,12 +115,8 @@ class Network:
 
         def forward(images: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                pixels = torch.from_numpy(images.copy()).to(self.device).float()
-                return (
-                    torch.cat([_tensor(self.module(part)).float() for part in prepare(pixels).split(len(images))])
-                    .cpu()
-                    .numpy()
-                )
+                parts = prepare(uploaded(images, self.device).float()).split(len(images))
+                return torch.cat([_tensor(self.module(part)).float() for part in parts]).cpu().numpy()
 
         return forward
 

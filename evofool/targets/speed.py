@@ -14,6 +14,7 @@ from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import torch_threads
 from evofool.targets.classifier import Target
+from evofool.targets.cuda import own_stream
 from evofool.targets.network import FLOAT32
 from evofool.targets.photos import patterns
 
@@ -76,7 +77,7 @@ def images_per_second(target: Target, number_format: str, chunk: int, workers: i
 
     def work(worker: int) -> None:
         try:
-            torch.set_num_threads(1)
+            own_stream(target.network.device if target.network else torch.device("cpu"), 1)
             target.logits(images, chunk, number_format)
             start.wait()
             begin, done = time.perf_counter(), 0
@@ -171,7 +172,10 @@ def _choose(target: Target, chunk: int) -> FormatChoice:
                 f"at most {NEAR[0]:g} and {NEAR[1]:g} are allowed"
             )
     rates = _rates(target, images, [f for f in target.formats if f not in dropped])
-    return FormatChoice(choose_for_cpu(rates) if on_cpu else choose_for_gpu(rates), chunk, rates, differences, dropped)
+    chosen = choose_for_cpu(rates) if on_cpu else choose_for_gpu(rates)
+    if not on_cpu:
+        images_per_second(target, chosen, chunk, target.streams, 0.0)  # whether passes at the same time fit the memory
+    return FormatChoice(chosen, chunk, rates, differences, dropped)
 
 
 def choose_for_cpu(rates: dict[str, float]) -> str:
