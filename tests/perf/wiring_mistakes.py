@@ -4,6 +4,8 @@ Run it from the repository:
 
     python -m tests.perf.wiring_mistakes                        # a digit network: torch, ONNX, a callable, HTTP
     python -m tests.perf.wiring_mistakes --photographs DIR --target efficientnet-lite0 --images 200
+    python -m tests.perf.wiring_mistakes --photographs DIR --target efficientnet-lite0 --kinds torch \\
+        --mistakes negatives "pixels on 0 to 1"
 
 Each target is wired wrongly on purpose and checked. "mended": a fault, or a note on how photographs are cut, proposes a spec
 whose top-1 is within a point of that of the right one; "caught": there is no such spec; "refused": the target is not loaded;
@@ -200,6 +202,7 @@ def main() -> None:
     parser.add_argument("--target", default="lenet")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--kinds", nargs="+", default=["torch", "onnx", "callable", "http"])
+    parser.add_argument("--mistakes", nargs="+", help="only these, by their names in the table")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -224,6 +227,8 @@ def main() -> None:
         usual = base.details["preprocessing"]
         own = "&".join(f"{key}={_text(usual[key])}" for key in ("scale", "mean", "std", "order", "resize", "interpolation"))
         mistakes = {name: ("0", options, "") for name, options in (GREY if base.shape[0] == 1 else COLOUR).items()} | OTHERS
+        if given.mistakes:
+            mistakes = {name: mistakes[name] for name in given.mistakes}
         print(f"| {given.target}, {given.images} images | {' | '.join(given.kinds)} |\n|---|{'---|' * len(given.kinds)}")
         rows: dict[str, list[str]] = {name: [] for name in (*mistakes, "wired rightly")}
         with remembering_sessions():
