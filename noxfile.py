@@ -97,6 +97,14 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def formats(session: nox.Session) -> None:
+    """Classifiers in files, with the packages that the extra `test` leaves out: their tests, and each kind end to end."""
+    python(session, "-m", "pip", "install", "--quiet", "-e", ".[hf]")
+    python(session, "-m", "pytest", "tests/targets/loaders", *session.posargs)
+    python(session, "-m", "tests.perf.file_formats")
+
+
+@nox.session
 def perf(session: nox.Session) -> None:
     """Comparisons that docs/measured.md quotes and that need no weights of your own. Slow."""
     for script in ("exact_renders", "renderer_ratio", "driver_capacity", "start_up", "kills", "cluster_same"):

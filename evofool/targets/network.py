@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -157,7 +158,7 @@ class Network:
             except Exception:  # a network that cannot be copied, or has unusual parts
                 return self._autocast(self.module, dtype)
             try:
-                module = _channels_last(copy.deepcopy(folded).to(dtype=dtype))
+                module = _channels_last(_copy(folded).to(dtype=dtype))
                 module(example.to(dtype))
             except (RuntimeError, TypeError):  # a network that creates float32 tensors itself
                 module = _channels_last(folded)
@@ -215,7 +216,7 @@ def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozen
 
     The order of layers is observed with one image, not inferred from names; folding that changes the output is undone.
     """
-    out = copy.deepcopy(module)
+    out = _copy(module)
     before = _tensor(out(example))
     ran: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
     hooks = [
@@ -241,7 +242,12 @@ def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozen
                 setattr(parent, name, new)
     spread = float(before.std()) or 1.0
     same = torch.allclose(_tensor(out(example)), before, rtol=0, atol=1e-3 * spread)
-    return (out, frozenset(fused)) if same else (copy.deepcopy(module), frozenset())
+    return (out, frozenset(fused)) if same else (_copy(module), frozenset())
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings(action="ignore"):  # torch warns of parts of exported programs
+        return copy.deepcopy(module)
 
 
 def _channels_last(module: nn.Module) -> nn.Module:

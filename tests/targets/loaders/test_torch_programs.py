@@ -13,7 +13,7 @@ from torch import nn
 
 from evofool.ascend.hooks import layer_names
 from evofool.errors import TargetError
-from evofool.explain.layers import layer_rows
+from evofool.explain.layers import last_layer, layer_rows
 from evofool.explain.nearest import Features
 from evofool.targets import Target, needs_trust, stored_target, target
 
@@ -90,6 +90,37 @@ def test_layers_of_an_exported_program_have_the_names_of_the_network(files: Path
     with torch.no_grad():
         maps = [each.activations(torch.from_numpy(images(3)) / 255, "conv2").numpy() for each in (found, lenet)]
     assert maps[0] == pytest.approx(maps[1], abs=1e-4)
+
+
+def test_layers_of_an_exported_program_are_torchs_own_so_batch_norms_can_be_folded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding="same", dilation=2, groups=4),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4, bias=False),
+    )
+    network[1].running_mean.uniform_(-1, 1)
+    network[1].running_var.uniform_(0.5, 2)
+    network.eval()
+    with warnings.catch_warnings(action="ignore"):
+        torch.export.save(export(network, torch.zeros(2, 3, 64, 64), DYNAMIC), tmp_path / "n.pt2")
+    found = target(f"export:{tmp_path}/n.pt2")
+    kinds = {name: kind for name, kind, _ in layer_rows(found)}
+    assert {name: kinds[name] for name in "0136"} == {name: type(network[int(name)]).__name__ for name in "0136"}
+    assert last_layer(found) == "6"
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), np.uint8)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pixels) / 255).numpy()
+    assert found.logits(pixels) == pytest.approx(expected, abs=1e-5)
+    assert found.logits(pixels, number_format="float32-folded") == pytest.approx(expected, abs=1e-4)
+    assert found.network is not None
+    folded, fused = found.network.gradient_module(found.shape)
+    assert fused == {"0"}
+    assert isinstance(folded.get_submodule("1"), nn.Identity)
 
 
 @pytest.mark.parametrize(
