@@ -93,6 +93,8 @@ def _chosen(target: Target, options: ExplanationOptions) -> list[str]:
         if asked := [name for name in BY_CAPTUM if name in options.only]:
             raise TargetError(f"the part {asked[0]} needs captum, which is not installed: {INSTALL}")
         absent |= {*BY_CAPTUM}
+    if target.network is not None and target.network.no_layers and "inversion" not in options.only:
+        absent.add("inversion")
     absent |= {name for name, needed in (("nearest", options.real_images), ("dream", options.dream)) if not needed}
     has_map = set(_MAPS) & ({*options.only} - absent)
     for name in ("curves", ENOUGH):

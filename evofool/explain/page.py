@@ -115,6 +115,10 @@ def explain(
     if not target.differentiable:
         first = replace(first, text=[*first.text, without_gradients(target)])
         report(without_gradients(target))
+    if target.network is not None and target.network.no_layers and not options.only:
+        line = f"Not run: inversion needs layers, and they cannot be read: {target.network.no_layers}"
+        first = replace(first, text=[*first.text, line])
+        report(line)
     if target.differentiable and not options.only and not available():
         line = f"Not run: {' and '.join(BY_CAPTUM)} need captum, which is not installed: {INSTALL}"
         first = replace(first, text=[*first.text, line])

@@ -46,11 +46,10 @@ def _convolution(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> nn.Module:
-    sides = tuple(weight.shape[2:])
     padding = padding if isinstance(padding, str) else tuple(padding)
-    channels = weight.shape[1] * groups, weight.shape[0]
+    shape: Any = (tuple(weight.shape[2:]), tuple(stride), padding, tuple(dilation))
     with torch.device("meta"):
-        layer = nn.Conv2d(*channels, sides, tuple(stride), padding, tuple(dilation), groups, bias=bias is not None)
+        layer = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], *shape, groups, bias=bias is not None)
     return _filled(layer, weight=weight, bias=bias)
 
 

@@ -15,6 +15,7 @@ from evofool.ascend.hooks import layer_names
 from evofool.errors import TargetError
 from evofool.explain.layers import last_layer, layer_rows
 from evofool.explain.nearest import Features
+from evofool.explain.options import ExplanationOptions, checked_parts
 from evofool.targets import Target, needs_trust, stored_target, target
 
 DYNAMIC = ({0: torch.export.Dim.DYNAMIC},)
@@ -133,6 +134,8 @@ def test_layers_of_an_exported_program_are_torchs_own_so_batch_norms_can_be_fold
 def test_layers_that_cannot_be_read_are_not_listed_and_an_error_says_why(files: Path, spec: str, reason: str) -> None:
     found = target(spec.format(files))
     assert layer_names(found) == []
+    assert "inversion" not in checked_parts(found, 3, ExplanationOptions())
+    assert "saliency" in checked_parts(found, 3, ExplanationOptions())
     for use in (lambda: layer_rows(found), lambda: Features(found), lambda: Features(found, "fc1")):
         with pytest.raises(TargetError, match=f"its layers cannot be read: .*{reason}"):
             use()
