@@ -46,10 +46,16 @@ def _convolution(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> nn.Module:
-    padding = padding if isinstance(padding, str) else tuple(padding)
-    shape: Any = (tuple(weight.shape[2:]), tuple(stride), padding, tuple(dilation))
+    settings: dict[str, Any] = {
+        "kernel_size": tuple(weight.shape[2:]),
+        "stride": tuple(stride),
+        "padding": padding if isinstance(padding, str) else tuple(padding),
+        "dilation": tuple(dilation),
+        "groups": groups,
+        "bias": bias is not None,
+    }
     with torch.device("meta"):
-        layer = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], *shape, groups, bias=bias is not None)
+        layer = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], **settings)
     return _filled(layer, weight=weight, bias=bias)
 
 
