@@ -15,6 +15,7 @@ from evofool.targets.arguments import texts
 
 _TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
 _SHOWN = 8  # images of rectangles
+_SURE = 0.02  # a sigmoid that is trained is as near to 0 or 1 for some image
 _KEYS = ("logits", "out", "output")  # of a mapping that has the scores
 
 _Forward = Callable[[np.ndarray], np.ndarray]
@@ -147,13 +148,19 @@ def reform_of(answer: object, outputs: str) -> tuple[_Forward | None, str]:
     return reform, single
 
 
-def softmax_or_sigmoids(answer: np.ndarray, forward: _Forward, shape: tuple[int, int, int]) -> tuple[bool, np.ndarray]:
-    """Whether an answer that is sure about noise comes from a softmax; and the answer that shows it.
+def inferred_outputs(answer: np.ndarray, is_p: bool, forward: _Forward, shape: tuple[int, int, int]) -> str:
+    """What answers (B, K) to noise are: "probabilities" (is_p: rows sum to 1), "multilabel-probabilities" or "logits".
 
-    Sigmoids may be saturated by noise, and by chance one label is as good as certain for all of it.
+    Sigmoids may be saturated by noise, and by chance one label is as good as certain for all of it; and small logits may all
+    lie in [0, 1]. So other images are asked where it may be so, and sigmoids have to be sure of something.
     """
-    more = forward(_rectangles(shape))
-    return (False, more) if are_sigmoids(more) else (True, answer)
+    kind = "probabilities" if is_p else "logits"
+    saturated = is_p and bool((answer.max(axis=1) > 0.99).all())
+    if not saturated and not are_sigmoids(answer):
+        return kind
+    seen = np.concatenate([answer, forward(_rectangles(shape))])
+    sure = bool(((seen < _SURE) | (seen > 1 - _SURE)).any())
+    return "multilabel-probabilities" if sure and are_sigmoids(seen) else kind
 
 
 def _rectangles(shape: tuple[int, int, int]) -> np.ndarray:

@@ -15,10 +15,10 @@ from evofool.errors import EvofoolError, TargetError, UnansweredError
 from evofool.machine import cpus
 from evofool.targets.answer_forms import (
     are_sigmoids,
+    inferred_outputs,
     reform_of,
     sigmoids_note,
     single_note,
-    softmax_or_sigmoids,
     two_labels,
 )
 from evofool.targets.answer_record import AnswerRecord
@@ -210,10 +210,8 @@ class Target:
                 f"set {each if are_sigmoids(answer) else 'outputs=logits if they are logits'}"
             )
         stated = outputs != "auto"
-        if is_p and not stated and (answer.max(axis=1) > 0.99).all():
-            is_p, answer = softmax_or_sigmoids(answer, forward, shape)
-        if not outputs.startswith("multilabel-"):
-            outputs = "probabilities" if is_p else "logits" if stated or not are_sigmoids(answer) else SIGMOIDS
+        if not stated:
+            outputs = inferred_outputs(answer, is_p, forward, shape)
         elif outputs == SIGMOIDS and not ((answer >= 0) & (answer <= 1)).all():
             raise TargetError(
                 f"{name}: outputs is {SIGMOIDS}, but its answers lie between {answer.min():.4g} and {answer.max():.4g}; set "

@@ -314,7 +314,7 @@ def _check_outputs(target: Target, logits: np.ndarray, faults: list[str], notes:
             notes.append(
                 f"its answers are taken for logits, but all lie between {logits.min():.3g} and {logits.max():.3g} and sum "
                 f"to about {sums.mean():.3g}: sigmoids, percentages or rounded probabilities would look like this, and the "
-                "confidences of those would mean nothing"
+                "confidences of those would mean nothing; for sigmoids state outputs=multilabel-probabilities"
             )
 
 

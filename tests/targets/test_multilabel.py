@@ -243,6 +243,20 @@ def test_sigmoids_are_told_from_other_answers(values: list[list[float]], expecte
     assert are_sigmoids(np.array(values, np.float32)) is expected
 
 
+def test_small_logits_of_an_untrained_network_are_not_taken_for_sigmoids() -> None:
+    images = np.zeros((2, 1, 28, 28), np.uint8)
+
+    class Small(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            means = torch.stack([part.mean((1, 2, 3)) for part in x.chunk(3, 2)], 1)
+            return 0.3 + 0.4 * means
+
+    made = Target.from_module(Small(), LABELS, (1, 28, 28))
+    assert made.outputs == "logits"
+    assert made.logits(images) == pytest.approx(np.full((2, 3), 0.3))
+    assert any("for sigmoids state outputs=multilabel-probabilities" in note for note in check(made, speed=False).notes)
+
+
 def test_a_shift_of_all_log_odds_is_drift_where_labels_do_not_exclude_each_other() -> None:
     z = np.array([[1.0, 2.0, -1.0]], np.float32)
     assert differences(z, z + 1, form_of("multilabel-logits", 3, None)).tolist() == [[1.0, 1.0, 1.0]]
