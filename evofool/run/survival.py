@@ -9,7 +9,7 @@ import numpy as np
 from evofool.images import decode_png
 from evofool.machine import torch_threads
 from evofool.run.stored import Elite, StoredRun
-from evofool.scores import confidence, log_odds
+from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target, stored_target
 from evofool.targets.kinds import THROUGH
 from evofool.targets.pipelines import Pipeline
@@ -24,8 +24,8 @@ CLASS = "class"
 class Held:
     """What holds for each of n elites, by its own class, in their order.
 
-    called: (n,) the arg-max class, of equal ones the first; -1 where it is not known. own: (n,) bool, whether this is the
-    elite's class. confidence: (n,) of the elite's class.
+    called: (n,) the arg-max class, of equal ones the first; -1 where it is not known. own: (n,) bool, whether the target
+    assigns the elite's class: its margin is positive. confidence: (n,) of the elite's class.
     """
 
     called: np.ndarray
@@ -107,10 +107,8 @@ def survival(
     with torch_threads(stored.recipe.compute.threads):
         for pipeline in made:
             logits = _answers(target, images, pipeline, stored.recipe.chunk, report)[at]
-            rows = np.arange(len(elites))
-            called = logits.argmax(axis=1)
-            p = np.asarray(confidence(log_odds(logits)[rows, classes]))
-            by_pipeline[pipeline.text] = Held(called, called == classes, p)
+            odds, margins = (score(logits, target.multilabel)[np.arange(len(at)), classes] for score in (log_odds, margin))
+            by_pipeline[pipeline.text] = Held(logits.argmax(axis=1), margins > 0, np.asarray(confidence(odds)))
     own = np.array([elite.row.margin > 0 for elite in elites], bool)
     before = Held(np.where(own, classes, -1), own, np.array([elite.confidence for elite in elites], float))
     return Survival(elites, before, by_pipeline, target.queries - queries, target.requests - requests)

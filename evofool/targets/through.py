@@ -1,5 +1,6 @@
 """Pipelines before a classifier: what they deliver of images, its gradient, and how the answers to it become one."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,8 @@ class Through:
     least: every class has a least probability over the pipelines; the class for which it is largest gets exactly that. The
     other classes share the rest in proportion to their means, but none gets more than that class. So a confidence above 0.5
     is the least over all pipelines; those below are not, since the least probabilities of all classes do not sum to 1.
+
+    Of labels that do not exclude each other each has its own mean or least probability.
     """
 
     def __init__(self, made: tuple[Pipeline, ...], by: str = MEAN) -> None:
@@ -57,9 +60,12 @@ class Through:
         if multilabel:
             by_pipeline = logits.unflatten(0, (-1, count))
             return to_logits(logits, "multilabel-logits", count) if self.by == MEAN else by_pipeline.amin(1)
-        p = F.log_softmax(logits.double(), 1).unflatten(0, (-1, count))
-        mean = torch.logsumexp(p, 1) - torch.log(torch.tensor(float(count)))
-        return (mean if self.by == MEAN else _least(p, mean)).to(logits.dtype)
+        if self.by == MEAN:
+            return to_logits(logits, "logits", count)
+        # In float64, so that probabilities near 1 are told apart; some devices have none.
+        exact = logits.cpu() if logits.device.type == "mps" else logits
+        p = F.log_softmax(exact.double(), 1).unflatten(0, (-1, count))
+        return _least(p, torch.logsumexp(p, 1) - math.log(count)).to(logits)
 
 
 def delivered(forward: Callable[[np.ndarray], np.ndarray], through: Through) -> Callable[[np.ndarray], np.ndarray]:
@@ -96,5 +102,5 @@ def _least(p: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     rest, rest_of_mean = (torch.logsumexp(x.masked_fill(won, -torch.inf), 1, True) for x in (worst, mean))
     shared = torch.minimum(mean + rest - rest_of_mean, largest)
     # float32 has to tell the winner from classes that were held down to it.
-    below = torch.nextafter(largest.float(), torch.tensor(-torch.inf)).double()
+    below = torch.nextafter(largest.float(), torch.full_like(largest, -torch.inf).float()).double()
     return torch.where(won, largest, torch.minimum(shared, below))
