@@ -5,6 +5,8 @@ Sessions run in the environment that nox itself is installed in; `install` makes
 
 import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,10 +50,11 @@ def fast(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff and mypy, which the extra `test` installs."""
+    """ruff, mypy and hadolint, which the extra `test` installs."""
     python(session, "-m", "ruff", "check", ".")
     python(session, "-m", "ruff", "format", "--check", ".")
     python(session, "-m", "mypy")
+    session.run(str(Path(sys.executable).parent / "hadolint"), "Dockerfile", external=True)
 
 
 @nox.session
@@ -88,6 +91,57 @@ def capabilities(session: nox.Session, capability: str) -> None:
     if capability:
         environment["ATEN_CPU_CAPABILITY"] = capability
     python(session, "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs, env=environment)
+
+
+@nox.session
+def packages(session: nox.Session) -> None:
+    """The wheel and the sdist, each used outside the checkout in empty environments of every Python that is installed.
+
+    Arguments name other Pythons. uvx runs the wheel's command. Slow: each environment installs torch, from PyPI with CUDA.
+    """
+    folder = Path(session.create_tmp()).resolve()
+    python(session, "-m", "pip", "install", "--quiet", "build", "uv", "twine")
+    python(session, "-m", "build", "--outdir", str(folder / "dist"), str(ROOT))
+    (wheel,), (sdist,) = (sorted((folder / "dist").glob(form)) for form in ("*.whl", "*.tar.gz"))
+    python(session, "-m", "twine", "check", "--strict", str(wheel), str(sdist))
+    outside = folder / "outside"
+    outside.mkdir(exist_ok=True)
+    session.chdir(outside)  # nothing of the checkout may be found from here
+    for name in session.posargs or [name for name in ("python3.11", "python3.13") if works(name)]:
+        for package in (wheel, sdist):
+            environment = folder / f"{name}-{'wheel' if package is wheel else 'sdist'}"
+            session.run(name, "-m", "venv", "--clear", str(environment), external=True)
+            session.run(str(environment / "bin" / "pip"), "install", "--quiet", str(package), external=True)
+            use_outside(session, environment / "bin" / "evofool")
+            session.log(f"{name}, {package.name}: {size_of(environment) / 1e9:.2f} GB")
+            shutil.rmtree(environment)
+    if not session.posargs:
+        uv = [sys.executable, "-m", "uv", "tool", "run", "--python", sys.executable, "--from", str(wheel)]
+        session.run(*uv, "evofool", "run", "mnist-cppn", "--out", str(outside / "by-uvx"), external=True)
+
+
+def use_outside(session: nox.Session, evofool: Path) -> None:
+    """A run, its check, its page and a benchmark of a few queries, by an installed command."""
+    run = f"runs-of-{evofool.parent.parent.name}"
+    for arguments in (
+        ("--version",),
+        ("targets", "check", "lenet", "--no-speed"),
+        ("run", "mnist-cppn", "--out", run, "--set", "stop.evaluations=1200"),
+        ("verify", run),
+        ("explain", run, "--class", "3", "--out", f"{run}-explained"),
+        ("init", f"{run}-recipes"),
+    ):
+        session.run(str(evofool), *arguments, external=True)
+
+
+def works(python: str) -> bool:
+    """Whether a Python is installed: a shim may be there for one that is not."""
+    return bool(shutil.which(python)) and not subprocess.run([python, "--version"], capture_output=True).returncode
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 @nox.session
