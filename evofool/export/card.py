@@ -235,6 +235,7 @@ def _attack(state: AttackState) -> str:
 
 def _scores(run: StoredRun, exported: Exported) -> str:
     chunk, threads = run.recipe.chunk, run.recipe.compute.threads
+    several = _SEVERAL if str(run.meta.target.details.get("outputs")).startswith("multilabel-") else ""
     machine = f"{run.meta.machine.get('cpu')}, torch {run.meta.machine.get('torch')}"
     return f"""## What the scores mean
 
@@ -248,7 +249,7 @@ With the logits z of an image and its class c:
 - `confidence` = 1 / (1 + exp(-log_odds)), the softmax's p_c
 - `margin` = z_c - the largest other z_j; above 0 where the classifier calls the image c. A temperature scales all
   margins alike
-
+{several}
 `search_log_odds` and `search_margin` are what the search ranked by. `birth`, `mother` and `father` number the genomes of the
 run (-1: none), `method` is what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
 `total_variation` are there if an image was measured. `verdict` is there if people were asked what they see: recognised (as
@@ -256,6 +257,11 @@ the class), taken for another class, unrecognised, or open. Of `verdict_raters` 
 the class; of `verdict_offered` who had it among their options `verdict_chosen` chose it.
 {"" if exported.runners_up is None else _RUNNERS_UP}"""
 
+
+_SEVERAL = """
+The labels of this target do not exclude each other: `log_odds` and `margin` are log(p_c / (1 - p_c)) of the label's own
+sigmoid, and `confidence` is its p_c.
+"""
 
 _RUNNERS_UP = """
 `place` is 0 for the best image of a class, and 1, 2 and so on for the runners-up that the search kept. These were drawn

@@ -74,10 +74,13 @@ def are_sigmoids(values: np.ndarray) -> bool:
     """Whether answers (B, K) to noise are plainly probabilities of labels that do not exclude each other.
 
     They lie in [0, 1] and are not all equal, and some row sums to another number than 1, by more than rounding explains.
+    Zeros among numbers that are not rounded come from a ReLU, as SqueezeNet ends with one.
     """
     if not ((values >= 0) & (values <= 1)).all() or np.ptp(values) == 0:
         return False
     decimals = next((d for d in range(1, 7) if np.allclose(values, np.round(values, d), rtol=0, atol=1e-6)), None)
+    if decimals is None and (values == 0).any():
+        return False
     rounding = 0.5 * 10.0**-decimals * values.shape[1] if decimals else 0.0
     return bool((np.abs(values.sum(axis=1) - 1) > 0.02 + rounding).any())
 

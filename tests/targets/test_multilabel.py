@@ -17,6 +17,7 @@ from evofool.bench.calibration import calibrate
 from evofool.bench.real import RealImages
 from evofool.errors import RecipeError, TargetError
 from evofool.explain.parts import overview
+from evofool.export.export import export
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 from evofool.targets import Target, target
@@ -124,6 +125,8 @@ def test_a_run_finds_an_image_for_each_label_whatever_its_other_labels(
     # a softmax would make labels compete: 1,500 evaluations take each sigmoid to over 99%
     assert min(elite.confidence for elite in elites) > 0.99
     assert not verify(stored, target(spec)).faults
+    export(stored, tmp_path / "export")
+    assert "The labels of this target do not exclude each other" in (tmp_path / "export" / "README.md").read_text()
 
 
 def test_an_elite_is_the_best_image_of_its_label_and_competes_with_no_other_label() -> None:
@@ -235,6 +238,7 @@ def test_probabilities_of_0_and_1_have_finite_log_odds_and_others_outside_have_n
         ([[0.33, 0.33, 0.33], [0.4, 0.3, 0.3]], False),  # a softmax, rounded
         ([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], False),  # the class alone
         ([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], False),  # a constant
+        ([[0.0, 0.3123457, 0.7123456], [0.1234567, 0.0, 0.5]], False),  # logits after a ReLU
         ([[0.9, 1.2, 0.1], [0.2, 0.1, 0.0]], False),
         ([[0.9, -0.1, 0.1], [0.2, 0.1, 0.0]], False),
     ],
