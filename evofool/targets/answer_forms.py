@@ -78,7 +78,7 @@ def are_sigmoids(values: np.ndarray) -> bool:
     """
     if not ((values >= 0) & (values <= 1)).all() or np.ptp(values) == 0:
         return False
-    decimals = next((d for d in range(1, 7) if np.allclose(values, np.round(values, d), rtol=0, atol=1e-6)), None)
+    decimals = next((d for d in range(1, 6) if np.allclose(values, np.round(values, d), rtol=0, atol=1e-7)), None)
     if decimals is None and (values == 0).any():
         return False
     rounding = 0.5 * 10.0**-decimals * values.shape[1] if decimals else 0.0
