@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.metadata import PackageNotFoundError, distribution, metadata, version
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +78,12 @@ def _evofool(*arguments: str | Path) -> str:
 
 
 def _licence(package: str) -> str:
+    """As the package's metadata or else the first line of its licence names it."""
     found = metadata(package)
     named = [text.rsplit(" :: ", 1)[-1] for text in found.get_all("Classifier") or () if text.startswith("License")]
-    return str(found["License-Expression"] or (named[0] if named else found["License"] or "?")).splitlines()[0][:100]
+    names = [found["License-Expression"], *(name for name in named if name != "OSI Approved"), found["License"]]
+    names.append(distribution(package).read_text("licenses/LICENSE"))
+    return next((str(name).splitlines()[0][:100] for name in names if name), "?")
 
 
 def _digits(half: slice) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,8 @@ def load(spec: Spec) -> Target:
 
     The network is built by transformers' AutoModelForImageClassification in float32, with the weights in safetensors.
     How images are fed comes from preprocessor_config.json, compared with what transformers' own image processor does; labels
-    from id2label. Code that comes with a model is not run, and quantised weights are refused.
+    from id2label. Answers are logits, of labels that do not exclude each other if problem_type says so. Code that comes with
+    a model is not run, and quantised weights are refused.
     """
     if not spec.name:
         raise TargetError("hf: has no model; write hf:FOLDER or hf:OWNER/NAME")
@@ -55,7 +56,7 @@ def load(spec: Spec) -> Target:
         preprocessing,
         spec.text,
         spec.device,
-        spec.outputs,
+        spec.options.get("outputs", _outputs(config)),
         {
             "architecture": type(network).__name__,
             "file": str(folder),
@@ -64,6 +65,11 @@ def load(spec: Spec) -> Target:
             **({"notes": notes} if notes else {}),
         },
     )
+
+
+def _outputs(config: dict[str, Any]) -> str:
+    """What its classifiers return: logits, whose labels may exclude each other or not."""
+    return "multilabel-logits" if config.get("problem_type") == "multi_label_classification" else "logits"
 
 
 # --- files

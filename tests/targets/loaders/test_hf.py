@@ -163,6 +163,12 @@ def test_options_go_before_the_processor(saved: Path, tmp_path: Path) -> None:
     assert target(f"hf:{saved}?labels={labels}").labels == ("a", "b", "c")
 
 
+def test_labels_that_do_not_exclude_each_other_are_told_by_the_config(saved: Path, tmp_path: Path) -> None:
+    folder = changed(saved, tmp_path / "n", problem_type="multi_label_classification")
+    assert target(f"hf:{folder}").details["outputs"] == target(f"hf:{saved}?outputs=multilabel-logits").details["outputs"]
+    assert target(f"hf:{saved}").details["outputs"] == "logits"
+
+
 def test_labels_without_names_are_numbers(saved: Path, tmp_path: Path) -> None:
     folder = changed(saved, tmp_path / "n", id2label={str(k): f"LABEL_{k}" for k in range(3)})
     assert target(f"hf:{folder}").labels == ("0", "1", "2")
