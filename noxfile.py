@@ -159,6 +159,19 @@ def formats(session: nox.Session) -> None:
 
 
 @nox.session
+def servers(session: nox.Session) -> None:
+    """Real servers that targets are behind, each in an environment of its own. 1.4 GB on disk."""
+    paths = {}
+    for name, packages in (("mlserver", "mlserver==1.7.1 mlserver-sklearn==1.7.1"), ("mlflow", "mlflow==3.17.2")):
+        folder = Path(session.create_tmp()) / name
+        python(session, "-m", "venv", str(folder))
+        paths[f"EVOFOOL_{name.upper()}"] = str(folder / "bin" / "python")
+        session.run(paths[f"EVOFOOL_{name.upper()}"], "-m", "pip", "install", "--quiet", *packages.split(), external=True)
+    test = "tests/targets/remote/test_real_servers.py"
+    python(session, "-m", "pytest", "-s", test, *session.posargs, env={**os.environ, **paths})
+
+
+@nox.session
 def perf(session: nox.Session) -> None:
     """Comparisons that docs/measured.md quotes and that need no weights of your own. Slow."""
     for script in ("exact_renders", "renderer_ratio", "driver_capacity", "start_up", "kills", "cluster_same"):

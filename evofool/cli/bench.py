@@ -248,8 +248,9 @@ def recipe_of(
 def _default_workers(specs: Sequence[str]) -> int:
     """The default number of workers: one per processor, and none if a target is a black box."""
     from evofool.machine import cpus
+    from evofool.targets import is_black_box
 
-    return 0 if any(spec.startswith(("http://", "https://")) for spec in specs) or cpus() < 2 else cpus()
+    return 0 if any(map(is_black_box, specs)) or cpus() < 2 else cpus()
 
 
 def numbers(text: str) -> list[int]:

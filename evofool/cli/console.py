@@ -63,11 +63,13 @@ def interrupts(message: str = "Finishing the batch and saving ...") -> Iterator[
 
 def describe(run: "Run") -> None:
     """Print the target: one line each for preprocessing, weights, and how the search runs it."""
+    from evofool.targets.kinds import fed_by_server
+
     details, c = run.target.details, run.recipe.compute
     fed = details.get("preprocessing", {})
     usual = {"crops": 1, "interpolation": fed.get("interpolation")}
     shown = ", ".join(f"{k} {_value_text(v)}" for k, v in fed.items() if v is not None and v != usual.get(k))
-    if details.get("backend") == "http":  # these are of photographs only
+    if fed_by_server(details):  # these are of photographs only
         shown = "preprocessed by the server"
     print_lines(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
     if "file_sha256" in details:

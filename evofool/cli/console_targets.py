@@ -41,6 +41,8 @@ def print_kinds(rows: list[dict[str, Any]]) -> None:
 
 
 def print_target(description: dict[str, Any]) -> None:
+    from evofool.targets.kinds import fed_by_server
+
     labels, p = description["labels"], description.get("preprocessing", {})
     more = f", ... ({len(labels):,} classes)" if len(labels) > _SHOWN_LABELS else f" ({len(labels)} classes)"
     channels, height, width = description["shape"]
@@ -50,7 +52,7 @@ def print_target(description: dict[str, Any]) -> None:
         "labels": ", ".join(labels[:_SHOWN_LABELS]) + more,
         "outputs": description["outputs"]
         + (f" of the top {description['top_k']} classes" if description["top_k"] < len(labels) else ""),
-        "pixels": "preprocessed by the server" if description.get("backend") == "http" else _pixels(p, channels),
+        "pixels": "preprocessed by the server" if fed_by_server(description) else _pixels(p, channels),
         "through": _through(description),
         "photographs": _photographs(p),
         "weights": description.get("file"),

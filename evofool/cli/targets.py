@@ -128,6 +128,8 @@ def serve_(
 ) -> None:
     """Serve a target over HTTP by the contract of docs/black-box.md, so that it can be attacked as a black box.
 
+    It speaks the Open Inference Protocol too, under /v2, unless --answers is top.
+
     Ctrl-C stops it. There is no authentication: anyone who can reach the address can send queries.
     """
     from evofool.targets import target
@@ -140,6 +142,8 @@ def serve_(
         print_lines(line)
         if " answers at " in line:
             url = line.rsplit(" ", 1)[1]
-            print_lines(f"Attack it:  evofool run {recipe} --set target={url}", "Ctrl-C stops it.")
+            print_lines(f"Attack it:  evofool run {recipe} --set target={url}")
+        if line.startswith("By the ") or (answers == "top" and " answers at " in line):
+            print_lines("Ctrl-C stops it.")
 
     serve(served, host, port, ResponseOptions(answers, decimals, top), report)

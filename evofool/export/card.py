@@ -13,6 +13,7 @@ from typing import Any
 from evofool.errors import RecipeError
 from evofool.run.meta import AttackState
 from evofool.run.stored import StoredRun
+from evofool.targets.kinds import fed_by_server, server_kind
 from evofool.targets.redaction import last_part, public_name, without_folders
 
 _HUB = (
@@ -147,7 +148,7 @@ def _classifier(run: StoredRun, name: str) -> str:
     target = run.meta.target
     details = target.details
     rows = {"name": f"`{name}`"}
-    if "file" in details and not str(details["file"]).startswith(("http://", "https://")):
+    if "file" in details and server_kind(str(details["file"])) is None:
         rows["file"] = f"`{last_part(str(details['file']))}`"
     hashes = {
         "weights_sha256": "SHA-256 of the weights",
@@ -159,7 +160,7 @@ def _classifier(run: StoredRun, name: str) -> str:
         rows["SHA-256 of the weights"] = "not known: a black box"
     rows["fingerprint"] = f"`{target.fingerprint}` (SHA-256 over labels, shape, preprocessing and weights)"
     rows["input"] = f"uint8 (channels, height, width) = {tuple(run.shape)}"
-    if details.get("backend") == "http":
+    if fed_by_server(details):
         rows["preprocessing"] = "by the server"
     elif "preprocessing" in details:
         rows["preprocessing"] = f"`{json.dumps(details['preprocessing'])}`"

@@ -6,6 +6,7 @@ import numpy as np
 
 from evofool.search.evolve import MapElites
 from evofool.targets import Target
+from evofool.targets.kinds import fed_by_server
 
 _STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # a search should have improved after so many evaluations and batches
 _LEAST_GAIN = 0.1  # log-odds that a working search gains in some class in its first few batches
@@ -36,7 +37,7 @@ class GainCheck:
         had_elite = np.isfinite(self._first)
         if (best[had_elite] - self._first[had_elite]).max(initial=0.0) >= _LEAST_GAIN:
             return None
-        known = target.details.get("backend") != "http"
+        known = not fed_by_server(target.details)
         preprocessing = target.details.get("preprocessing") if known else "the server's own"
         return (
             f"there is hardly any improvement since the first batch, in {strategy.evaluations:,} evaluations. "

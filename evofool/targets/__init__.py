@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from evofool.errors import TargetError
 from evofool.lazy import lazy
-from evofool.targets.kinds import KINDS, THROUGH, Kind
+from evofool.targets.kinds import KINDS, SERVERS, THROUGH, Kind, server_kind
 from evofool.targets.spec import parse
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def target(spec: str, answers_folder: Path | None = None) -> "Target":
 
         through = through_of(parsed)  # before a request is sent
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].loader}").load
-    if parsed.kind == "http" and answers_folder:
+    if parsed.kind in SERVERS and answers_folder:
         found = cast("Target", load(parsed, answers_folder))
     else:
         found = cast("Target", load(parsed))
@@ -104,8 +104,8 @@ def trust_reason(spec: str) -> str:
 
 
 def is_black_box(spec: str) -> bool:
-    """Whether a spec names a black box over HTTP, whose requests are counted. Nothing is sent."""
-    return spec.startswith(("http://", "https://"))
+    """Whether a spec names a server, whose requests are counted. Nothing is sent."""
+    return server_kind(spec) is not None
 
 
 def refuse_black_box(spec: str) -> None:

@@ -290,9 +290,10 @@ def _read(path: Path, who: str) -> tuple[str, str, DetectorRule]:
 
 def _check_base_spec(base: str, who: str) -> None:
     """TargetError for a spec that cannot be that of a base."""
+    from evofool.targets.kinds import server_kind
     from evofool.targets.spec import parse
 
-    if base.startswith(("http://", "https://")):
+    if server_kind(base):
         raise TargetError(f"{who}: {base} is a server, whose requests are counted for one run; servers cannot be guarded")
     try:
         kind = parse(base).kind

@@ -54,6 +54,7 @@ class Kind(NamedTuple):
 
 
 _FILE = ("weights", "sha256")
+_SENT = ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "header_env", "channels")
 
 KINDS: dict[str, Kind] = {
     "lenet": Kind(
@@ -195,14 +196,59 @@ KINDS: dict[str, Kind] = {
     ),
     "http": Kind(
         "http(s)://HOST/PATH",
-        "a black box that follows the JSON contract of docs/black-box.md",
+        "a server that follows the JSON contract of docs/black-box.md, or any other with request= and answer=",
         "http",
         "httpx",
-        "remote.black_box",
-        ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "header_env", "channels"),
+        "remote.loader",
+        (*_SENT, "request", "answer", "datatype"),
+        "a server to query",
+    ),
+    "kserve": Kind(
+        "kserve(s)://HOST/v2/models/NAME",
+        "a server of the Open Inference Protocol: KServe, Triton, MLServer, OpenVINO",
+        "http",
+        "httpx",
+        "remote.loader",
+        (*_SENT, "input", "output", "layout", "datatype"),
+        "a server to query",
+    ),
+    "mlflow": Kind(
+        "mlflow+http(s)://HOST/invocations",
+        "a model that MLflow serves",
+        "http",
+        "httpx",
+        "remote.loader",
+        (*_SENT, "layout", "datatype"),
         "a server to query",
     ),
 }
+
+SCHEMES = {
+    "http": "http",
+    "https": "http",
+    "kserve": "kserve",
+    "kserves": "kserve",
+    "mlflow+http": "mlflow",
+    "mlflow+https": "mlflow",
+}
+"""The schemes of URLs of servers, and the kinds of targets that they name."""
+SERVERS = frozenset(SCHEMES.values())
+
+
+def server_kind(spec: str) -> str | None:
+    """The kind of target that a URL names; None for a spec that is no URL of a server."""
+    scheme, mark, _ = spec.partition("://")
+    return SCHEMES.get(scheme) if mark else None
+
+
+def options_of_url(url: str) -> tuple[str, ...]:
+    """The options of a URL that are evofool's; all others are sent to the server."""
+    return (*(KINDS[server_kind(url) or "http"].options or ()), *COMMON)
+
+
+def fed_by_server(details: Mapping[str, Any]) -> bool:
+    """Whether a target is a server that preprocesses images itself; else evofool does, for a server of numbers too."""
+    return details.get("backend") == "http" and "datatype" not in details
 
 
 def pipelines_of(details: Mapping[str, Any]) -> int:

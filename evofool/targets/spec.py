@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
 from evofool.errors import TargetError
-from evofool.targets.kinds import COMMON, KINDS, THROUGH
+from evofool.targets.kinds import COMMON, KINDS, SERVERS, THROUGH, options_of_url, server_kind
 from evofool.text import shortened, whole_number
 
 if TYPE_CHECKING:
     from evofool.targets.preprocessing import Preprocessing
 
-_FILES = ("weights", "labels")
+_FILES = ("weights", "labels", "request")
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Spec:
     @property
     def head(self) -> str:
         """The spec without its options; error messages begin with it."""
-        return self.name if self.kind == "http" else f"{self.kind}:{self.name}" if self.name else self.kind
+        return self.name if self.kind in SERVERS else f"{self.kind}:{self.name}" if self.name else self.kind
 
     @property
     def text(self) -> str:
         if not self.options:
             return self.head
-        tail = "&".join(f"{k}={quote(v, safe='/:,+.')}" for k, v in self.options.items())
+        tail = "&".join(f"{k}={quote(v, safe='/:,+.*')}" for k, v in self.options.items())
         return f"{self.head}{'&' if '?' in self.head else '?'}{tail}"
 
     def whole(self, option: str, default: int | None = None, least: int = 1, most: int = 1 << 53) -> int | None:
@@ -165,8 +165,8 @@ class Spec:
 def parse(text: str) -> Spec:
     """The Spec of a text. TargetError for an unknown kind or option, with the nearest valid one. Nothing is loaded."""
     text = text.strip()
-    if text.startswith(("http://", "https://")):
-        return _url(text)
+    if kind := server_kind(text):
+        return _url(text, kind)
     head, _, query = text.partition("?")
     kind, _, name = head.partition(":")
     if kind not in KINDS:
@@ -201,12 +201,12 @@ def _refuse_unknown_options(spec: Spec) -> None:
             raise TargetError(f'{spec.head}: no option "{option}"{hint}')
 
 
-def _url(text: str) -> Spec:
+def _url(text: str, kind: str) -> Spec:
     """Of a URL. Parts of its query that are no options of evofool, nor nearly one, are sent to the server.
 
     So are all whose key has an escape (%73ize): with one, the server's own keys can be called like options.
     """
-    known = (*(KINDS["http"].options or ()), *COMMON)
+    known = options_of_url(text)
     head, _, query = text.partition("?")
     options: dict[str, Any] = {}
     sent = []
@@ -221,7 +221,7 @@ def _url(text: str) -> Spec:
             )
         else:
             sent.append(part)
-    return Spec("http", head + ("?" + "&".join(sent) if sent else ""), _absolute_files(options))
+    return Spec(kind, head + ("?" + "&".join(sent) if sent else ""), _absolute_files(options))
 
 
 def distinct(labels: Iterable[str]) -> list[str]:

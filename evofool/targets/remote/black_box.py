@@ -1,91 +1,47 @@
-"""A black box over HTTP, by the contract of docs/black-box.md: images are sent as PNG, answers come as JSON."""
+"""A black box: a classifier behind a server, whose requests and answers are counted and kept."""
 
-import base64
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from evofool.errors import BudgetError, TargetError
-from evofool.images import encode_png
+from evofool.errors import TargetError
+from evofool.targets.answer_forms import single_note
 from evofool.targets.classifier import Target
 from evofool.targets.network import FLOAT32
 from evofool.targets.photos import patterns
-from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.remote import responses
-from evofool.targets.remote.client import Clock, HttpClient, HttpError
+from evofool.targets.remote.client import HttpClient
 from evofool.targets.remote.drift import DriftMonitor, Line, form_of, image_key
+from evofool.targets.remote.entries import answer_of, is_single
 from evofool.targets.remote.in_flight import InFlight
 from evofool.targets.remote.ledger import Ledger
-from evofool.targets.remote.responses import KINDS, InvalidJson, ResponseFormat, brief, parse_json
-from evofool.targets.remote.url import redacted_url
-from evofool.targets.spec import Spec, distinct
+from evofool.targets.remote.protocol import Codec
+from evofool.targets.remote.responses import ResponseFormat, parse_json
 
-__all__ = ["FORMAT", "VERSION", "BlackBox", "load"]
-
-FORMAT, VERSION = "evofool.target", 1
-_SERVER_SIDE = ("mean", "std", "scale", "order", "invert", "transpose", "crops", "device")
-_NO_GET = (404, 405, 501)  # statuses of services that accept only POST
 _T = TypeVar("_T")
+Answers = list[tuple[Any, int]]
+"""The JSON of answers, each with its number of images."""
 
 
 @dataclass(frozen=True)
-class _Interface:
-    """What a server expects and returns. kind None: the first response decides. description: from GET, stored with a run."""
+class Interface:
+    """What a server expects and returns.
 
-    photographs: Preprocessing
+    kind None: the first response decides. description: as Protocol has it, stored with a run. first: the answers to
+    noise_images, if these were sent already.
+    """
+
+    codec: Codec
     kind: str | None
     class_by_label: Mapping[str, int]
     description: Mapping[str, Any]
-
-
-def load(spec: Spec, answers_folder: Path | None = None, clock: Clock | None = None) -> Target:
-    """http(s)://...: what GET describes; size=, channels= and labels= describe a server that does not describe itself.
-
-    answers_folder is the folder of a run, whose ledger is continued or begun; without it, requests are counted in memory.
-    """
-    _check_options(spec)
-    ledger = Ledger()
-    client = HttpClient(spec, ledger, clock or Clock())
-    if answers_folder is not None:
-        ledger.store_in(answers_folder)
-    try:
-        described = _description(client)
-    except BudgetError:  # earlier answers remain available
-        stored = (ledger.response_format() or {}).get("described")
-        if not isinstance(stored, dict):
-            raise
-        described = stored if stored.keys() == {"missing"} else _checked(stored)
-    if missing := described.get("missing"):
-        lacks = [option for option in ("size", "labels") if option not in spec.options]
-        if lacks:
-            raise TargetError(
-                f"{client.url}: the server does not describe itself (GET gives {missing}), so {' and '.join(lacks)} must be "
-                "given (size=224, labels=FILE), and channels=1 if its images are grey"
-            )
-    server_labels = described.get("labels") or spec.labels() or []
-    labels = spec.labels(server_labels) or []
-    if len(server_labels) != len(labels):
-        raise TargetError(
-            f"{client.url}: it has {len(server_labels)} labels, but there are {len(labels)} in {spec.options['labels']}"
-        )
-    channels, *size = described.get("shape") or (3, None, None)
-    shape = (spec.whole("channels", channels) or 3, *spec.side(tuple(size) if size[0] else None))
-    if described.get("shape", list(shape)) != list(shape):
-        raise TargetError(
-            f"{client.url}: its images are {described['shape']}, not {list(shape)}; leave size= and channels= out"
-        )
-    photographs, _ = spec.preprocessing(Preprocessing(**described.get("photographs", {})), shape[1:])
-    kind = described.get("answers") if spec.outputs == "auto" else spec.outputs
-    if described.get("answers", kind) not in (kind, (kind or "").removeprefix("multilabel-")):
-        raise TargetError(f"{client.url}: it answers {described['answers']}, not {kind}; leave outputs= out")
-    class_by_label = {name: c for names in (distinct(server_labels), labels) for c, name in enumerate(names)}
-    return BlackBox(spec.text, labels, shape, client, ledger, _Interface(photographs, kind, class_by_label, described))
+    first: Answers | None = None
 
 
 class BlackBox(Target):
@@ -104,30 +60,34 @@ class BlackBox(Target):
         shape: tuple[int, int, int],
         client: HttpClient,
         ledger: Ledger,
-        interface: _Interface,
+        interface: Interface,
     ) -> None:
         details = {
-            "preprocessing": interface.photographs.described(),
+            "preprocessing": interface.codec.preprocessing.described(),
             "backend": "http",
             "file": client.url,
             "notes": list(client.notes),
+            **interface.codec.details,
         }
         super().__init__(name, labels, shape, self._answers, details)
         self._client, self._ledger, self._class_by_label = client, ledger, interface.class_by_label
+        self._codec = interface.codec
+        self._at_once = min(client.batch, self._codec.most or client.batch)  # images in a request
         self.streams = client.parallel
         self._in_flight = InFlight(client.parallel)
         self.counts_persist = True
         self._ignore_cache = False
         self._classifier = hashlib.sha256(json.dumps([self.labels, self.shape]).encode()).hexdigest()
-        self._format = self._stored_format() or self._probe(interface.kind, interface.description)
+        self._format = self._stored_format() or self._probe(interface)
         if interface.kind not in (None, self._format.kind):
             raise TargetError(
                 f"{client.url}: it answers {interface.kind} now, and answered {self._format.kind} before; the scores would "
                 "not be comparable"
             )
-        first = np.concatenate([_noise(self.shape), patterns(self.shape, 4)])  # those of the probe and of the validation
+        # Those of the probe and of the validation.
+        first = np.concatenate([noise_images(self.shape), patterns(self.shape, 4)])
         form = lambda: form_of(self._format.kind, self._format.top_k, self._format.decimals)  # noqa: E731
-        line = Line(client.url, self.labels, self._ask_again, lambda: ledger.requests, form, client.batch)
+        line = Line(client.url, self.labels, self._ask_again, lambda: ledger.requests, form, self._at_once)
         self.monitor = self._drift = DriftMonitor(ledger, line, first)
         details["outputs"] = self._format.kind
         if self._format.multilabel:
@@ -176,7 +136,7 @@ class BlackBox(Target):
         unique = dict(zip(keys, images, strict=True))
         known = {} if self._ignore_cache else self._ledger.known(unique, len(self.labels))
         unknown = [key for key in unique if key not in known]
-        step = self._client.batch
+        step = self._at_once
         parts = [{key: unique[key] for key in unknown[at : at + step]} for at in range(0, len(unknown), step)]
         found = self._in_flight.results(
             parts,
@@ -211,34 +171,37 @@ class BlackBox(Target):
         response_format = self._format
 
         def read(answer: Any) -> tuple[np.ndarray, np.ndarray]:
-            _, numbers = responses.response_values(
-                answer, response_format.kind, len(images), len(self.labels), self._class_by_label
-            )
+            _, numbers = self._values([(answer, len(images))], response_format.kind)
             return numbers, responses.response_logits(numbers, response_format)
 
-        numbers, logits = self._send(images, read, call)
+        numbers, logits = send(self._client, self._codec, images, read, call)
         if contradiction := responses.contradiction(numbers, response_format):
             self._note(contradiction)
         return logits
 
-    def _probe(self, kind: str | None, described: Mapping[str, Any]) -> ResponseFormat:
+    def _values(self, answers: Answers, kind: str | None) -> tuple[str, np.ndarray]:
+        """As responses.response_values, of the answers to several requests."""
+        decoded, images = answers[0][0], sum(n for _, n in answers)
+        if self._codec.entries is not None:
+            decoded = answer_of(entries_of(self._codec, answers), kind)
+        return responses.response_values(decoded, kind, images, len(self.labels), self._class_by_label)
+
+    def _probe(self, interface: Interface) -> ResponseFormat:
         """Send noise: the answers show their kind, the number of classes in them, and whether they are rounded."""
-        noise = _noise(self.shape)
-
-        def read(answer: Any) -> tuple[ResponseFormat, np.ndarray]:
-            found, numbers = responses.response_values(answer, kind, len(noise), len(self.labels), self._class_by_label)
+        noise = noise_images(self.shape)
+        answers = interface.first or ask_noise(self._client, self._codec, self.shape)
+        try:
+            found, numbers = self._values(answers, interface.kind)
             response_format = responses.detect_format(found, numbers)
-            return response_format, responses.response_logits(numbers, response_format)
-
-        response_format, logits = self._send(list(noise), read, self._client.call())
-        self._ledger.response_format({"classifier": self._classifier, "described": described, **asdict(response_format)})
+            logits = responses.response_logits(numbers, response_format)
+            if self._codec.entries is not None and is_single(entries_of(self._codec, answers)):
+                self._note(single_note("logit" if found == "logits" else "probability", self.labels[1]))
+        except TargetError as error:
+            raise TargetError(f"{self._client.url}: {error}") from None
+        stored = {"classifier": self._classifier, "described": interface.description, **asdict(response_format)}
+        self._ledger.response_format(stored)
         self._ledger.keep({image_key(image): row for image, row in zip(noise, logits, strict=True)})
         return self._stored_format() or response_format
-
-    def _send(self, images: list[np.ndarray], read: Callable[[Any], _T], call: threading.Event) -> _T:
-        encoded = [base64.b64encode(encode_png(image)).decode() for image in images]
-        body = json.dumps({"images": encoded}).encode()
-        return self._client.request("POST", body, lambda content: read(parse_json(content)), call)
 
     def _stored_format(self) -> ResponseFormat | None:
         """The format in the ledger, for a run that continues; StoreError if it is another classifier's."""
@@ -253,59 +216,32 @@ class BlackBox(Target):
             self.details["notes"] += [note for note in notes if note not in self.details["notes"]]
 
 
-def _description(client: HttpClient) -> dict[str, Any]:
-    """The server's description from GET, or {"missing": what GET gives instead}; TargetError for one that is wrong."""
-    try:
-        described = parse_json(client.request("GET", None, bytes))
-    except HttpError as error:
-        if error.status not in _NO_GET:
-            raise
-        return {"missing": str(error).removeprefix(f"{client.url}: ")}
-    except InvalidJson as error:
-        return {"missing": str(error)}
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
-        return {"missing": f'JSON, but without "format": "{FORMAT}"'}
-    try:
-        return _checked(described)
-    except TargetError as error:
-        raise TargetError(f"{client.url}: its description {error}") from None
+def send(
+    client: HttpClient, codec: Codec, images: Sequence[np.ndarray], read: Callable[[Any], _T], call: threading.Event
+) -> _T:
+    """read(JSON of the answer) to a request with these images."""
+    return client.request(codec.encode(list(images)), lambda content: read(parse_json(content)), call)
 
 
-def _checked(described: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a description; the message of a TargetError continues after "its description"."""
-    version, labels, shape, kind = (described.get(key) for key in ("version", "labels", "shape", "answers"))
-    if version != VERSION:
-        raise TargetError(f"has version {brief(version)}; this evofool supports version {VERSION}")
-    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
-        raise TargetError('has to have "labels", a list of at least two names')
-    whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
-    if not whole or not shape or shape[0] not in (1, 3) or not all(1 <= n <= 16384 for n in shape[1:]):
-        raise TargetError(f'has the "shape" {brief(shape)}; it has to be [1 or 3, height, width], in pixels')
-    if kind not in KINDS:
-        raise TargetError(f'has the "answers" {brief(kind)}; there are {", ".join(KINDS)}')
-    photographs = described.get("photographs", {})
-    try:
-        Preprocessing(**photographs)
-        strange = set(photographs) - {"resize", "interpolation"}
-    except (TypeError, TargetError):
-        strange = {"photographs"}
-    if strange:
-        raise TargetError('has to have "resize" (pixels or null) and "interpolation" in its "photographs", or none')
-    return {"version": version, "labels": labels, "shape": shape, "answers": kind, "photographs": photographs}
+def ask_noise(client: HttpClient, codec: Codec, shape: tuple[int, int, int]) -> Answers:
+    """The answers to noise_images, in one request if the server takes them."""
+    noise, call = noise_images(shape), client.call()
+    step = codec.most or len(noise)
+    parts = [noise[at : at + step] for at in range(0, len(noise), step)]
+    return [(send(client, codec, list(part), lambda answer: answer, call), len(part)) for part in parts]
 
 
-def _check_options(spec: Spec) -> None:
-    who = redacted_url(spec.name)
-    if refused := [option for option in _SERVER_SIDE if option in spec.options]:
-        raise TargetError(f"{who}: {', '.join(refused)} cannot be set: the server preprocesses its images itself")
-    if spec.outputs not in ("auto", *KINDS):
-        raise TargetError(f'{who}: outputs "{spec.outputs}" is none of auto, {", ".join(KINDS)}')
-    if spec.whole("channels", 3) not in (1, 3):
-        raise TargetError(f"{who}: channels is {spec.options['channels']}; it has to be 1 (grey) or 3 (RGB)")
+def entries_of(codec: Codec, answers: Answers) -> list[Any]:
+    """The entries of several answers (evofool.targets.remote.entries)."""
+    assert codec.entries is not None
+    return [entry for answer, images in answers for entry in codec.entries(answer, images)]
 
 
-def _noise(shape: tuple[int, int, int]) -> np.ndarray:
-    """uint8 (4, C, H, W): noise of falling contrast, and dark noise. Many networks are certain about strong noise."""
+def noise_images(shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (4, C, H, W), what a server is asked first: noise of falling contrast, and dark noise.
+
+    Many networks are certain about strong noise.
+    """
     draws = np.random.default_rng(0).integers(-128, 128, (4, *shape))
     middle, fainter = (np.array(v).reshape(4, 1, 1, 1) for v in ((128, 128, 128, 32), (1, 4, 16, 8)))
     return (middle + draws // fainter).astype(np.uint8)

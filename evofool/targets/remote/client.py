@@ -9,7 +9,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from evofool.errors import BudgetError, TargetError
@@ -17,13 +17,14 @@ from evofool.targets.remote.connection import Connection, client_factory
 from evofool.targets.remote.credentials import secret_headers, without_secrets
 from evofool.targets.remote.ledger import Ledger
 from evofool.targets.remote.responses import InvalidJson, printable
-from evofool.targets.remote.url import host_of, redacted_url
+from evofool.targets.remote.url import address_of, host_of, redacted_url
 from evofool.targets.spec import Spec
 
 if TYPE_CHECKING:
     import httpx
 
 MAX_BYTES = 64 << 20  # of a response
+_REASONS = ("error", "message", "detail")  # the key of the reason in an error response
 _TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
 _FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
 _GRACE = 1.0  # seconds that a request in progress, which is paid for, may still take after its call is cancelled
@@ -40,6 +41,16 @@ class Clock:
     wait: Callable[[threading.Event, float], object] = threading.Event.wait
     # in [0, 1): affects waiting times only
     jitter: Callable[[], float] = field(default_factory=lambda: random.Random().random)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A request. body: JSON. path: added to that of the target's URL; url: instead of it."""
+
+    method: str
+    body: bytes | None = None
+    path: str = ""
+    url: str | None = None
 
 
 class HttpError(TargetError):
@@ -60,6 +71,7 @@ class HttpClient:
     def __init__(self, spec: Spec, ledger: Ledger, clock: Clock) -> None:
         self._spec, self._ledger, self._clock = spec, ledger, clock
         host, self.url = host_of(spec.name), redacted_url(spec.name)
+        self._address = address_of(spec.name)
         self._timeout = _above_0(spec, "timeout", 30.0)
         self._retries = spec.whole("retries", 5, least=0) or 0
         self._gap = 1 / _above_0(spec, "rate", float("inf"))
@@ -67,7 +79,7 @@ class HttpClient:
         self.batch, self.parallel = spec.whole("batch", 32) or 32, spec.whole("parallel", 4) or 4
         local = host == "localhost" or host == "::1" or host.startswith("127.")
         self._secret = secret_headers(spec)
-        unsafe = self._secret and not local and spec.name.startswith("http:")
+        unsafe = self._secret and not local and self._address.startswith("http:")
         what = "the token is" if [*self._secret] == ["Authorization"] else f"{' and '.join(self._secret)} are"
         self.notes = [f"{what} sent to {self.url} unencrypted; use https to encrypt it"] if unsafe else []
         self._new_client = client_factory(self._timeout, self._secret, through_proxies=not local)
@@ -93,9 +105,7 @@ class HttpClient:
                     connection.cut_off_after(_GRACE)
             self._change.notify_all()
 
-    def request(
-        self, method: str, body: bytes | None, read: Callable[[bytes], _T], call: threading.Event | None = None
-    ) -> _T:
+    def request(self, message: Message, read: Callable[[bytes], _T], call: threading.Event | None = None) -> _T:
         """read(content) of the server's response; an InvalidJson that it raises counts as temporary.
 
         TargetError once all attempts have failed or the call is cancelled, and at once for errors that are not temporary;
@@ -108,7 +118,7 @@ class HttpClient:
             try:
                 with self._connection(call) as connection:
                     self._record(call)
-                    content = self._send(connection, method, body, call)
+                    content = self._send(connection, message, call)
                 return read(content)
             except _TemporaryError as failure:
                 failures[failure.reason] += 1
@@ -155,7 +165,7 @@ class HttpClient:
         at = self._ledger.spend(self._cap, self._gap, now)
         if at is None:
             more = 2 * (self._cap or 1)
-            raised = Spec("http", self._spec.name, {**self._spec.options, "max_requests": str(more)})
+            raised = replace(self._spec, options={**self._spec.options, "max_requests": str(more)})
             raise BudgetError(
                 f"the limit of {self._cap} requests is reached (max_requests={self._cap}); raise it in the target's spec, "
                 f"as in {redacted_url(raised.text)}; {_KEPT}",
@@ -169,17 +179,19 @@ class HttpClient:
             self._ledger.refund()
             raise
 
-    def _send(self, connection: Connection, method: str, body: bytes | None, call: threading.Event) -> bytes:
+    def _send(self, connection: Connection, message: Message, call: threading.Event) -> bytes:
         import httpx
 
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        head, mark, query = (self._address if message.url is None else address_of(message.url)).partition("?")
+        url = f"{head}{message.path}{mark}{query}"
+        headers = {} if message.body is None else {"Content-Type": "application/json"}
         late = False
         try:
             with connection.time_limit(self._timeout):
                 if call.is_set():  # cancelled since the last check, before there was a request to cut off
                     connection.cut_off_after(_GRACE)
                 with connection.client.stream(
-                    method, self._spec.name, content=body, headers=headers, extensions={"trace": connection.trace}
+                    message.method, url, content=message.body, headers=headers, extensions={"trace": connection.trace}
                 ) as response:
                     content = self._content(response)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -264,12 +276,12 @@ def _seconds(retry_after: str | None, now: float) -> float | None:
 
 
 def _error_text(content: bytes) -> str:
-    """The text of an error response, {"error": "..."} or any other, after a colon; "" if it is empty."""
+    """The text of an error response, {"error": "..."} (or another of _REASONS) or any other, after a colon; "" if empty."""
     text = content.decode("utf-8", "replace")
     try:
         content_json = json.loads(text)
     except (ValueError, RecursionError):
         content_json = None
-    if isinstance(content_json, dict) and isinstance(content_json.get("error"), str):
-        text = content_json["error"]
+    if isinstance(content_json, dict):
+        text = next((found for key in _REASONS if isinstance(found := content_json.get(key), str)), text)
     return f": {printable(text)}" if text.strip() else ""

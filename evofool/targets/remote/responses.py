@@ -11,6 +11,7 @@ import numpy as np
 
 from evofool.errors import TargetError
 from evofool.targets.answer_forms import sigmoids_note
+from evofool.targets.remote.other_protocol import other_protocol
 
 _MULTILABEL = "multilabel-"
 KINDS = ("logits", "probabilities", "top", "multilabel-logits", "multilabel-probabilities")
@@ -102,7 +103,10 @@ def response_values(
     names_of_kind = {kind, kind.removeprefix(_MULTILABEL)} if kind else {*found}
     if len(names_of_kind & {*found}) != 1:
         wanted = f'"{kind}"' if kind else 'one of "logits", "probabilities" and "top"'
-        raise TargetError(f"the answer has {printable(', '.join(map(str, answer)) or 'nothing')}; it has to have {wanted}")
+        raise TargetError(
+            f"the answer has {printable(', '.join(map(str, answer)) or 'nothing')}; it has to have {wanted}"
+            + other_protocol(answer)
+        )
     (name,) = names_of_kind & {*found}
     kind, rows = kind or name, answer[name]
     if not isinstance(rows, list) or len(rows) != images:

@@ -1,4 +1,5 @@
-"""Serve a target over HTTP by the contract of docs/black-box.md, for tests and for clients elsewhere."""
+"""Serve a target over HTTP, for tests and for clients elsewhere: by the contract of docs/black-box.md, and under /v2 by the
+Open Inference Protocol."""
 
 import base64
 import binascii
@@ -19,7 +20,8 @@ from evofool.errors import EvofoolError, ImageError, TargetError
 from evofool.images import decode_png
 from evofool.scores import confidence
 from evofool.targets.classifier import Target
-from evofool.targets.remote.black_box import FORMAT, VERSION
+from evofool.targets.remote import serve_open
+from evofool.targets.remote.own_contract import FORMAT, VERSION
 from evofool.targets.remote.responses import InvalidJson, parse_json
 from evofool.text import whole_number
 
@@ -72,6 +74,9 @@ def serve(
     server = _Server(target, host, port, options, report, report_every)
     try:
         report(f"{target.name} answers at {server.url}")
+        if server.open_path is not None:
+            address = f"{server.url.replace('http', 'kserve', 1).rstrip('/')}{server.open_path}"
+            report(f"By the Open Inference Protocol:  {address}")
         server.serve_forever(poll_interval=0.1)
     except KeyboardInterrupt:
         report(f"{server.requests:,} requests, {server.images:,} images")
@@ -128,6 +133,9 @@ class _Server(ThreadingHTTPServer):
         address, port = str(self.server_address[0]), self.server_address[1]
         self.loopback = ipaddress.ip_address(address).is_loopback
         self.url = f"http://[{address}]:{port}/" if ":" in host else f"http://{address}:{port}/"
+        # The Open Inference Protocol has no form for the most likely classes alone.
+        self.open_path = f"/v2/models/{serve_open.model_name(target)}" if options.answers != "top" else None
+        self.places = "/" if self.open_path is None else f"/ or {self.open_path}/infer"
 
     def description(self) -> dict[str, Any]:
         known = self.target.details.get("preprocessing", {})
@@ -204,10 +212,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self._accept():
-            self._send(200, self.server.description())
+            found = self.server.description() if self._path == "/" else self._open_information()
+            if found is None:
+                self._send(404, {"error": f"there is no {self._path} here"})
+            else:
+                self._send(200, found)
 
     def do_POST(self) -> None:
         if not self._accept():
+            return
+        if self._path != "/" and (self.server.open_path is None or self._path != f"{self.server.open_path}/infer"):
+            self._refuse(404, f"images are not sent to {self._path}; send them to {self.server.places}")
             return
         length = self.headers.get("Content-Length", "")
         size = whole_number(length)
@@ -221,11 +236,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> tuple[int, dict[str, Any]]:
         try:
-            images = images_of(body, self.server.target.shape)
+            if self._path == "/":
+                images, respond = images_of(body, self.server.target.shape), lambda answer: answer
+            else:
+                images, identifier = serve_open.images_of(body, self.server.target.shape, self.server.kind)
+                respond = lambda answer: serve_open.answer_of(answer, self.server.target, identifier)  # noqa: E731
         except (ImageError, InvalidJson) as error:
             return 400, {"error": str(error)}
         try:
-            answer = self.server.answer(images)
+            answer = respond(self.server.answer(images))
         except Exception as error:  # a user's network may raise any error
             return 500, {"error": str(error) if isinstance(error, EvofoolError) else f"{type(error).__name__}: {error}"}
         self.server.count(len(images))
@@ -245,11 +264,20 @@ class _Handler(BaseHTTPRequestHandler):
         name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
         if self.server.loopback and name not in ("localhost", self.server.bound_to) and not _is_address(name):
             self._refuse(403, f"the host {name!r} is not served here; use localhost or an IP address")
-        elif self.path.partition("?")[0] != "/":
-            self._refuse(404, "the only path is /")
+        elif self._path != "/" and not f"{self._path}/".startswith("/v2/"):
+            self._refuse(404, f"there is no {self._path} here; the target is at {self.server.places}")
         else:
             return True
         return False
+
+    @property
+    def _path(self) -> str:
+        return self.path.partition("?")[0]
+
+    def _open_information(self) -> dict[str, Any] | None:
+        if self.server.open_path is None:
+            return None
+        return serve_open.information(self._path, self.server.target, self.server.kind)
 
     def _refuse(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
         """Refuse a request whose body was not read; the connection cannot be used again."""

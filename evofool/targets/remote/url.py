@@ -3,10 +3,7 @@
 from urllib.parse import urlsplit, urlunsplit
 
 from evofool.errors import TargetError
-from evofool.targets.kinds import COMMON, KINDS
-
-OPTIONS = (*(KINDS["http"].options or ()), *COMMON)
-"""The options of a URL that are evofool's; all others are sent to the server."""
+from evofool.targets.kinds import options_of_url
 
 
 def redacted_url(url: str) -> str:
@@ -16,8 +13,15 @@ def redacted_url(url: str) -> str:
     except ValueError:
         return url.partition("?")[0].rpartition("@")[2]
     queries = (query.partition("=") for query in parts.query.split("&") if query)
-    query = "&".join(f"{key}={value if key in OPTIONS else '...'}" for key, _, value in queries)
+    options = options_of_url(url)
+    query = "&".join(f"{key}={value if key in options else '...'}" for key, _, value in queries)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def address_of(url: str) -> str:
+    """The URL that requests are sent to, http:// or https://, of one that may have another scheme."""
+    scheme, _, rest = url.partition("://")
+    return f"{'https' if scheme.endswith('s') else 'http'}://{rest}"
 
 
 def host_of(url: str) -> str:
@@ -28,7 +32,7 @@ def host_of(url: str) -> str:
     except ValueError:
         host = None
     if not host:
-        raise TargetError(f"{redacted_url(url)} is not the URL of a server; it has to be http(s)://HOST[:PORT]/PATH")
+        raise TargetError(f"{redacted_url(url)} is not the URL of a server; it has to be SCHEME://HOST[:PORT]/PATH")
     if "@" in parts.netloc:
         raise TargetError(
             f"{redacted_url(url)}: a password in a URL would be stored with the run; use token_env=NAME, the name "

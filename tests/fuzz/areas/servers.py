@@ -12,8 +12,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from evofool.images import encode_png
-from evofool.targets.remote.black_box import load
 from evofool.targets.remote.client import Clock
+from evofool.targets.remote.loader import load
 from evofool.targets.remote.serve import serving
 from evofool.targets.spec import parse
 from tests.fuzz.mutations import STRINGS, apply_bytes, apply_json, as_json, byte_edits, json_edits

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from evofool.images import decode_png
-from evofool.targets.remote.black_box import BlackBox, load
+from evofool.targets.remote.black_box import BlackBox
 from evofool.targets.remote.client import Clock
+from evofool.targets.remote.loader import load
 from evofool.targets.spec import parse
 
 pytest.importorskip("httpx")

@@ -1,4 +1,4 @@
-"""Serving a target by the contract of docs/black-box.md: hand-made requests, and refusals."""
+"""Serving a target by the contract of docs/black-box.md and the Open Inference Protocol: requests, and refusals."""
 
 import base64
 import http.client
@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def test_a_small_png_of_a_huge_picture_is_never_unpacked(url: str) -> None:
 
 
 def test_other_paths_methods_lengths_and_hosts_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert send(f"{url}elsewhere") == (404, "the only path is /")
+    assert send(f"{url}elsewhere") == (404, "there is no /elsewhere here; the target is at / or /v2/models/small/infer")
     assert send(f"{url}?model=a")[0] == 200
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
         assert send(url, b"{}", method=method) == (405, "only GET, for the description, and POST, for images, are supported")
@@ -263,7 +264,8 @@ def test_serve_reports_its_url_and_its_counts(monkeypatch: pytest.MonkeyPatch) -
     servers[0].shutdown()
     thread.join(20)
     assert not thread.is_alive()
-    assert reported[1:] == ["2 requests, 3 images", "4 requests, 10 images", "4 requests, 10 images"]
+    assert reported[1] == f"By the Open Inference Protocol:  {url.replace('http', 'kserve')}v2/models/small"
+    assert reported[2:] == ["2 requests, 3 images", "4 requests, 10 images", "4 requests, 10 images"]
 
 
 def test_it_serves_over_ipv6() -> None:
@@ -302,3 +304,62 @@ def test_every_option_is_in_the_documents() -> None:
 
     page = (ROOT / "docs" / "black-box.md").read_text()
     assert [option for option in options if f"`{option}`" not in page] == []
+
+
+# --- the Open Inference Protocol
+
+
+def infer(url: str, body: Any) -> tuple[int, Any]:
+    return send(f"{url}v2/models/small/infer", json.dumps(body).encode())
+
+
+def tensor(images: np.ndarray, **change: Any) -> dict[str, Any]:
+    found = {"name": "images", "shape": list(images.shape), "datatype": "UINT8", "data": images.tolist(), **change}
+    return {"id": "7", "inputs": [found]}
+
+
+def test_a_served_target_speaks_the_open_inference_protocol_with_the_scores_of_the_local_one(url: str) -> None:
+    assert send(f"{url}v2")[1] == {"name": "evofool", "version": version("evofool"), "extensions": []}
+    assert send(f"{url}v2/health/ready") == (200, {"ready": True})
+    assert send(f"{url}v2/models/small/ready") == (200, {"name": "small", "ready": True})
+    described = send(f"{url}v2/models/small")[1]
+    local, images = small(), images_of(3)
+    assert described["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, *local.shape]}]
+    assert described["parameters"] == {"labels": list(local.labels)}
+    status, answer = infer(url, tensor(images))
+    (output,) = answer["outputs"]
+    assert (status, answer["id"], output["name"], output["datatype"]) == (200, "7", "logits", "FP32")
+    found = np.array(output["data"]).reshape(output["shape"])
+    assert np.array_equal(found, local.logits(images, 8))
+    remote = target(f"{url.replace('http', 'kserve')}v2/models/small")
+    assert (remote.labels, remote.shape) == (local.labels, local.shape)
+    assert np.array_equal(remote.logits(images), found)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"inputs": []}, 'has to have "inputs", a list of one tensor'),
+        ({"images": []}, 'has to have "inputs", a list of one tensor'),
+        (tensor(images_of(2), name="x"), 'the name of the input is "x"; it has to be "images"'),
+        (tensor(images_of(2), datatype="FP32"), 'the datatype of the input is "FP32"; it has to be "UINT8"'),
+        (tensor(images_of(2), shape=[2, 3]), "the input has the shape [2, 3]; it has to be [n, 3, 5, 7]"),
+        (tensor(images_of(2), shape=[3, 3, 5, 7]), "whole numbers from 0 to 255, as many as the shape [3, 3, 5, 7] has"),
+        (tensor(images_of(1), data=[0.5] * 105), "whole numbers from 0 to 255"),
+        (tensor(images_of(1), data=[256] * 105), "whole numbers from 0 to 255"),
+        (tensor(images_of(1), data=[[1], [1, 2]]), "whole numbers from 0 to 255"),
+        (tensor(images_of(1)) | {"outputs": [{"name": "y"}]}, 'the only output is "logits"'),
+    ],
+)
+def test_tensors_that_are_wrong_are_refused(url: str, body: Any, message: str) -> None:
+    status, error = infer(url, body)
+    assert status == 400
+    assert message in (error if isinstance(error, str) else error["error"])
+
+
+def test_the_most_likely_classes_alone_have_no_form_in_the_open_inference_protocol() -> None:
+    with serving(small(), options=ResponseOptions("top", top=2)) as url:
+        assert send(f"{url}v2/models/small")[0] == 404
+        status, error = infer(url, tensor(images_of(1)))
+        assert status == 404
+        assert "send them to /" in str(error)
