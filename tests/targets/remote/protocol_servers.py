@@ -20,7 +20,8 @@ Answer = Callable[[str, str, Any], tuple[int, Any]]
 
 
 class Stub(ThreadingHTTPServer):
-    daemon_threads = False
+    daemon_threads = True  # clients keep their connections
+    block_on_close = False
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
