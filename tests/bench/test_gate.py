@@ -156,6 +156,16 @@ def test_another_budget_in_the_same_folder_is_another_attack(tmp_path):
     assert float(shares[0][0].strip("%")) < float(shares[1][0].strip("%"))
 
 
+def test_a_rejection_class_is_neither_attacked_nor_counted(tmp_path):
+    (tmp_path / "labels.txt").write_text("".join(f"{label}\n" for label in [*range(9), "nothing"]))
+    code, output = gate(
+        f"lenet?labels={tmp_path / 'labels.txt'}", "--accept", "p>=0.01", "--budget", "48", "--seeds", "1", "--arms", "random",
+        "--max-fooled", "1", "--out", str(tmp_path / "g"),
+    )  # fmt: skip
+    assert code == 0, output
+    assert re.search(r"[1-9]\S* of 9 classes \(\S+\) are fooled", output)
+
+
 def test_a_threshold_that_real_images_do_not_reach_is_invalid(tmp_path):
     code, output = gate(
         "lenet", "--accept", "margin>=1000", "--budget", "100", "--seeds", "1", "--arms", "random", "--images", "digits",

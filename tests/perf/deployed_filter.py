@@ -40,7 +40,9 @@ def main() -> None:
     filtered = target("open-nsfw")
     for line in args.recipes:
         name, *changes = line.split()
-        print(f"{line}\n{'seed':>6}{'evaluations':>13}{'CPU s':>7}  confidence, package on PNG, on JPEG 75: then; at the end")
+        print(
+            f"{line}\n{'seed':>6}{'evaluations':>13}{'CPU s':>7}  confidence, package on PNG, on JPEG 75: then; at the end"
+        )
         reached, rows = [], []
         for seed in range(args.first_seed, args.first_seed + args.seeds):
             began = time.process_time()
@@ -54,7 +56,8 @@ def main() -> None:
             said = "; ".join(", ".join(f"{value:.4f}" for value in values) for values in row)
             print(f"{seed:>6}{'missed' if missed else f'{counts:,}':>13}{seconds:>7.0f}  {said}", flush=True)
         shares = (np.array(rows) >= SURE).sum(axis=0)  # (then, end) x (target, PNG, JPEG)
-        print(f"median {np.median(reached):,.0f} evaluations; {len(reached) - np.isinf(reached).sum()} of {len(reached)} reached it")
+        there = int(np.isfinite(reached).sum())
+        print(f"median {np.median(reached):,.0f} evaluations; {there} of {len(reached)} reached it")
         for when, (own, png, jpeg) in zip(("then", "at the end"), shares, strict=True):
             print(f"at {SURE} or more {when}: {own} of {len(rows)}; as PNG {png}, as JPEG {jpeg}")
 

