@@ -159,8 +159,8 @@ def test_another_budget_in_the_same_folder_is_another_attack(tmp_path):
 def test_a_rejection_class_is_neither_attacked_nor_counted(tmp_path):
     (tmp_path / "labels.txt").write_text("".join(f"{label}\n" for label in [*range(9), "nothing"]))
     code, output = gate(
-        f"lenet?labels={tmp_path / 'labels.txt'}", "--accept", "p>=0.01", "--budget", "48", "--seeds", "1", "--arms", "random",
-        "--max-fooled", "1", "--out", str(tmp_path / "g"),
+        f"lenet?labels={tmp_path / 'labels.txt'}", "--accept", "p>=0.01", "--budget", "48", "--seeds", "1",
+        "--arms", "random", "--max-fooled", "1", "--out", str(tmp_path / "g"),
     )  # fmt: skip
     assert code == 0, output
     assert re.search(r"[1-9]\S* of 9 classes \(\S+\) are fooled", output)
