@@ -114,7 +114,7 @@ def test_other_networks_are_refused_with_the_reason(lenet: Target) -> None:
         evidence(target("max"), image(), 0, 1)
     with pytest.raises(TargetError, match="its logits are not the output of fc, its last linear layer"):
         evidence(target("squared"), image(), 0, 1)
-    with pytest.raises(TargetError, match="it averages the answers to 10 crops"):
+    with pytest.raises(TargetError, match="made of those to 10 crops"):
         evidence(target(crops=10), image(), 0, 1)
     convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(TargetError, match="it has no linear layer"):
