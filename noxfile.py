@@ -174,5 +174,5 @@ def servers(session: nox.Session) -> None:
 @nox.session
 def perf(session: nox.Session) -> None:
     """Comparisons that docs/measured.md quotes and that need no weights of your own. Slow."""
-    for script in ("exact_renders", "renderer_ratio", "driver_capacity", "start_up", "kills", "cluster_same"):
+    for script in ("exact_renders", "renderer_ratio", "driver_capacity", "start_up", "kills", "cluster_same", "in_flight"):
         python(session, "-m", f"tests.perf.{script}", *session.posargs)
