@@ -36,12 +36,14 @@ def begin(stages: Sequence[str], last: Any) -> bool:
         own = {stage: threading.Event() for stage in stages}
         _STAGES.update(own)
     try:
-        # Its folder is this one's, and Ctrl-C is not for it: what it compiles serves the next command.
+        # Ctrl-C is not for it: what it compiles serves the next command. It imports from where this process does and, by -P,
+        # nothing from the current folder.
         process = subprocess.Popen(
-            [sys.executable, "-c", "from genomes import compilation; compilation.main()", *stages],
+            [sys.executable, "-P", "-c", "from genomes import compilation; compilation.main()", *stages],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
         )  # fmt: skip
-    except OSError:
+    except (OSError, TypeError):  # TypeError: an embedded Python has no sys.executable
         _set_all(own)
         return False
     threading.Thread(target=_listen, args=(process, own), daemon=True).start()

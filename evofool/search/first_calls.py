@@ -6,7 +6,7 @@ from evofool import scores
 from genomes import compilation
 from genomes.cppn import render_numba
 
-_STAGES = (
+STAGES = (
     "genomes.cppn.first_calls:random",
     "genomes.cppn.first_calls:programs",
     f"{__name__}:first_scores",
@@ -22,7 +22,7 @@ def compile_ahead(encoding: str) -> None:
     Of CPPNs, and of canvases, which begin as CPPNs. Other encodings compile little.
     """
     if encoding in ("cppn", "canvas"):
-        compilation.begin(_STAGES, last=render_numba.kernel)
+        compilation.begin(STAGES, last=render_numba.kernel)
 
 
 def first_scores() -> None:

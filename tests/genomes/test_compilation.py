@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,10 +25,47 @@ def no_stages() -> Iterator[None]:
     compilation._STAGES.clear()
 
 
-def test_stages_are_done_one_after_another_and_awaited() -> None:
-    assert compilation.begin(["time:time", "time:gmtime"], last=ABSENT)
-    compilation.wait("time:gmtime")
-    assert not any(compilation.is_pending(stage) for stage in ("time:time", "time:gmtime"))
+@pytest.fixture
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module of stages: `first` writes a file, `second` waits for the file "go", and then writes one."""
+    (tmp_path / "some_stages.py").write_text(
+        "import pathlib, time\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "def first(): (here / 'first').touch()\n"
+        "def second():\n"
+        "    while not (here / 'go').exists(): time.sleep(0.01)\n"
+        "    (here / 'second').touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_stages_are_done_one_after_another_and_awaited(stages: Path) -> None:
+    assert compilation.begin(["some_stages:first", "some_stages:second"], last=ABSENT)
+    compilation.wait("some_stages:first")
+    assert (stages / "first").exists()
+    assert compilation.is_pending("some_stages:second")
+    (stages / "go").touch()
+    compilation.wait("some_stages:second")
+    assert (stages / "second").exists()
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy.py").write_text("import pathlib; pathlib.Path(__file__).with_name('imported').touch()")
+    monkeypatch.chdir(tmp_path)
+    assert compilation.begin(["time:time"], last=ABSENT)
+    compilation.wait("time:time")
+    assert not (tmp_path / "imported").exists()
+
+
+def test_the_stages_of_a_search_compile_what_it_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the other process, with an empty cache; of the stages only those whose kernels are quick to compile."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    stages = first_calls.STAGES[:3]
+    assert compilation.begin(stages, last=ABSENT)
+    compilation.wait(stages[-1])
+    compiled = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
+    assert {"vary._random", "program._compile", "scores._log_odds", "scores._margin"} <= compiled
 
 
 def test_a_second_process_is_not_started() -> None:
