@@ -159,6 +159,13 @@ def formats(session: nox.Session) -> None:
 
 
 @nox.session
+def sets(session: nox.Session) -> None:
+    """A set of fooling images through the libraries that its layouts and its metadata are for."""
+    python(session, "-m", "pip", "install", "--quiet", "mlcroissant>=1.0", "webdataset>=0.2", "datasets>=3")
+    python(session, "-m", "pytest", "tests/fooling_set/test_loaders.py", *session.posargs)
+
+
+@nox.session
 def servers(session: nox.Session) -> None:
     """Real servers that targets are behind, each in an environment of its own. 1.4 GB on disk."""
     paths = {}

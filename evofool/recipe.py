@@ -153,6 +153,8 @@ def find(recipe: str | Path) -> Path:
             return shipped
     if str(recipe) in [p.stem for p in shipped_benches()]:
         raise RecipeError(f"{recipe} is a benchmark, of many runs: evofool bench {recipe}")
+    if str(recipe) in [p.stem for p in shipped_sets()]:
+        raise RecipeError(f"{recipe} is a set, of many runs: evofool set build {recipe}")
     names = [p.stem for p in shipped_recipes()]
     near = difflib.get_close_matches(str(recipe), names, 1)
     if near:
@@ -167,12 +169,17 @@ def find(recipe: str | Path) -> Path:
 
 def shipped_recipes() -> list[Path]:
     """The recipes of runs, beside the package in a checkout, inside it once installed."""
-    return [path for path in _shipped() if path not in shipped_benches()]
+    return [path for path in _shipped() if path not in (*shipped_benches(), *shipped_sets())]
 
 
 def shipped_benches() -> list[Path]:
     """The recipes of benchmarks (bench/plan.py), in the same place."""
     return [path for path in _shipped() if path.name.startswith("bench-")]
+
+
+def shipped_sets() -> list[Path]:
+    """The recipes of sets of fooling images (fooling_set/recipe.py), in the same place."""
+    return [path for path in _shipped() if path.name.startswith("set-")]
 
 
 def _shipped() -> list[Path]:

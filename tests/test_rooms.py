@@ -75,6 +75,7 @@ FLOORS = (
     ("attacks", "export"),
     ("sweep",),
     ("bench", "gallery"),
+    ("fooling_set",),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evofool.bench import plan
 from evofool.errors import RecipeError
-from evofool.recipe import load, shipped_benches, shipped_recipes
+from evofool.recipe import load, shipped_benches, shipped_recipes, shipped_sets
 from evofool.toml_file import MAX_BITS, MAX_BYTES, MAX_DEPTH, read_toml, value_of
 
 NESTED = f"arrays or tables are nested more than {MAX_DEPTH} deep"
@@ -102,7 +102,7 @@ def test_depth_and_parts_up_to_the_limit_are_read(tmp_path: Path) -> None:
     assert read_toml(tmp_path / "deep.toml") == tomllib.loads(text)
 
 
-@pytest.mark.parametrize("path", [*shipped_recipes(), *shipped_benches()], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*shipped_recipes(), *shipped_benches(), *shipped_sets()], ids=lambda path: path.stem)
 def test_shipped_recipes_are_read_as_tomllib_reads_them(path: Path) -> None:
     assert read_toml(path) == tomllib.loads(path.read_text())
 

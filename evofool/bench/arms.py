@@ -34,6 +34,7 @@ ARMS: dict[str, ArmDefinition] = {
     "direct": ArmDefinition("search", "MAP-Elites over pixels", ("mnist-direct", "imagenet-direct")),
     "cppn": ArmDefinition("search", "MAP-Elites over CPPNs", ("mnist-cppn", "imagenet-cppn")),
     "canvas": ArmDefinition("search", "MAP-Elites over canvases", ("mnist-canvas", "imagenet")),
+    "latent": ArmDefinition("search", "MAP-Elites over codes of a decoder", ("mnist-latent", "imagenet-latent")),
     "per-class": ArmDefinition(
         "search",
         "the control: CPPNs, each class searched by itself, nothing shared",

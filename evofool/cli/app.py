@@ -18,6 +18,7 @@ from evofool.cli.bench import bench
 from evofool.cli.dream import dream
 from evofool.cli.explain import explain
 from evofool.cli.export import export
+from evofool.cli.fooling_set import fooling_set
 from evofool.cli.gallery import gallery
 from evofool.cli.gate import gate
 from evofool.cli.init import init
@@ -68,7 +69,7 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "quiz": quiz,
         "verdicts": verdicts,
     },
-    "Benchmark": {"bench": bench, "gate": gate, "transfer": transfer, "score-set": score_set},
+    "Benchmark": {"bench": bench, "gate": gate, "transfer": transfer, "score-set": score_set, "set": fooling_set},
     "Targets": {"targets": targets},
 }
 """The commands and groups by the panel of `evofool --help` that lists them, in its order."""

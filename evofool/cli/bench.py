@@ -44,7 +44,8 @@ TARGETS = typer.Option("--target", metavar="SPEC", help="A classifier to measure
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images that set the thresholds, or digits.")
 ARMS = typer.Option(
     metavar="ARM,ARM",
-    help="Attacks and controls: direct, cppn, canvas, per-class, random, square, nes, surrogate, apgd, fourier, noise.",
+    help="Attacks and controls: direct, cppn, canvas, latent, per-class, random, square, nes, surrogate, apgd, fourier, "
+    "noise.",
 )
 SURROGATES = typer.Option(
     "--surrogate",

@@ -13,9 +13,9 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to copy the recipes; created if it does not exist.")],
 ) -> None:
     """Copy the shipped recipes into a folder, to edit and run them there. Existing files are kept."""
-    from evofool.recipe import shipped_benches, shipped_recipes
+    from evofool.recipe import shipped_benches, shipped_recipes, shipped_sets
 
-    for recipe in [*shipped_recipes(), *shipped_benches()]:
+    for recipe in [*shipped_recipes(), *shipped_benches(), *shipped_sets()]:
         to = folder / recipe.name
         if to.exists():
             print_lines(f"kept    {to}")

@@ -91,7 +91,7 @@ def card(run: StoredRun, exported: Exported, people: str) -> str:
         _scores(run, exported),
         _files(run, exported),
         _limits(run, exported),
-        _CITATION,
+        CITATION,
     ]
     return "\n".join(parts)
 
@@ -104,7 +104,7 @@ def _front_matter(name: str, exported: Exported) -> str:
         stated = [f"license: {license.lower()}"]
     else:
         stated = ["license: other", f"license_name: {_quoted(license.lower())}"]
-    size = next((words for below, words in _SIZES if exported.images < below), "n>1M")
+    size = size_category(exported.images)
     parquet = exported.layout == "parquet"
     return "\n".join(
         [
@@ -124,6 +124,11 @@ def _front_matter(name: str, exported: Exported) -> str:
             "",
         ]
     )
+
+
+def size_category(images: int) -> str:
+    """The hub's word for the size of a data set."""
+    return next((words for below, words in _SIZES if images < below), "n>1M")
 
 
 def _quoted(text: str) -> str:
@@ -317,7 +322,7 @@ Of the images: {stated}. The classifier has its own.
 """
 
 
-_CITATION = """## Citation
+CITATION = """## Citation
 
 ```bibtex
 @inproceedings{nguyen2015deep,

@@ -2,8 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ COLUMNS = {
 }
 """The columns beside image and label: the keys of Elite.summary(), the run's id, and what people said."""
 
+_UNLIKE = {"record_sha256", "sha256", "id", "genome"}  # texts that differ from row to row
 _GROUP = 256  # rows that are made, and can be read, at once
 _Part = tuple[StoredRun, Sequence[ListedElite], Mapping[str, object]]  # a run, its elites, the extra columns' values
 _TYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}
@@ -137,23 +138,35 @@ def _opened(runs: Sequence[tuple[Path, Mapping[str, object]]]) -> Generator[_Par
 def _write(
     path: Path, parts: Iterable[_Part], labels: Sequence[str] | None, extra: Mapping[str, str], size: int | None
 ) -> int:
+    written = 0
+    with table_writer(path, {**COLUMNS, **extra}, labels) as write_rows:
+        for run, elites, more in parts:
+            verdicts = people_say(run)
+            for at in range(0, len(elites), _GROUP):
+                write_rows([_row(elite, run, size, verdicts) | dict(more) for elite in elites[at : at + _GROUP]])
+            written += len(elites)
+    return written
+
+
+@contextmanager
+def table_writer(
+    path: Path, columns: Mapping[str, str], labels: Sequence[str] | None = None
+) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    """A function that appends rows to a table, which appears whole at the end of the block, or not at all.
+
+    A row has image, a struct of bytes and path; label, an int64; and the columns, given with their types. labels: the names
+    of the classes, if all rows have the same. Equal rows in equal parts make equal bytes. EvofoolError without pyarrow.
+    """
     arrow, parquet = _pyarrow()
-    schema = _schema(arrow, labels, extra)
-    words = [name for name, kind in {**COLUMNS, **extra}.items() if kind == "string" and name != "record_sha256"]
+    schema = _schema(arrow, labels, columns)
+    words = [name for name, kind in columns.items() if kind == "string" and name not in _UNLIKE]
     # Pictures are packed already.
     packing = {name: "NONE" if name == "image.bytes" else "SNAPPY" for name in _leaves(schema)}
-    written = 0
     with (
         whole_file(path) as draft,
         parquet.ParquetWriter(draft, schema, compression=packing, use_dictionary=words) as writer,
     ):
-        for run, elites, more in parts:
-            verdicts = people_say(run)
-            for at in range(0, len(elites), _GROUP):
-                rows = [_row(elite, run, size, verdicts) | dict(more) for elite in elites[at : at + _GROUP]]
-                writer.write_table(arrow.Table.from_pylist(rows, schema))
-            written += len(elites)
-    return written
+        yield lambda rows: writer.write_table(arrow.Table.from_pylist(rows, schema))
 
 
 def _row(elite: ListedElite, run: StoredRun, size: int | None, verdicts: Mapping[int, Verdict]) -> dict[str, Any]:
@@ -164,11 +177,10 @@ def _row(elite: ListedElite, run: StoredRun, size: int | None, verdicts: Mapping
     return {name: summary[name] for name in COLUMNS if name in summary} | own
 
 
-def _schema(arrow: Any, labels: Sequence[str] | None, extra: Mapping[str, str]) -> Any:
+def _schema(arrow: Any, labels: Sequence[str] | None, columns: Mapping[str, str]) -> Any:
     """The columns, and what the `datasets` library reads of them: which are pictures, and what the classes are called."""
     value = lambda dtype: {"dtype": dtype, "_type": "Value"}  # noqa: E731
     label = value("int64") if labels is None else {"names": list(labels), "_type": "ClassLabel"}
-    columns = {**COLUMNS, **extra}
     features = {"image": {"_type": "Image"}, "label": label, **{name: value(dtype) for name, dtype in columns.items()}}
     image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     fields = [("image", image), ("label", arrow.int64())]

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import evofool
 from evofool.cli import app as cli
 from evofool.images import decode_png
-from evofool.recipe import load, shipped_benches, shipped_recipes
+from evofool.recipe import load, shipped_benches, shipped_recipes, shipped_sets
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.store import Store
@@ -455,7 +455,7 @@ def test_lineage_goes_from_a_random_genome_to_the_elite(call: Call, mine: Path) 
 def test_init_copies_the_recipes_once_and_they_run(call: Call, tmp_path: Path) -> None:
     result = call("init", "my/recipes")
     assert result.code == 0
-    shipped = [*shipped_recipes(), *shipped_benches()]
+    shipped = [*shipped_recipes(), *shipped_benches(), *shipped_sets()]
     for recipe in shipped:
         assert (tmp_path / "my" / "recipes" / recipe.name).read_bytes() == recipe.read_bytes()
     (tmp_path / "my" / "recipes" / "mnist-direct.toml").write_text("mine")

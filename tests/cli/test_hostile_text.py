@@ -23,6 +23,7 @@ from evofool.bench import manifest
 from evofool.bench.retraining import retrain_loop
 from evofool.cli import app as cli
 from evofool.explain import dream_folder
+from evofool.fooling_set import index
 from evofool.images import save_png
 from evofool.run.reader import FILE
 from evofool.run.schema import IMAGE_METRICS, TABLES
@@ -70,6 +71,8 @@ COMMANDS: dict[str, list[str]] = {
     "sweep show": ["{sweep}"],
     "transfer": ["{run} --target lenet?labels={labels} --json {new}.json", "{run} {run}"],
     "score-set": ["{run} --sheet {new}.png", "{bad} --target lenet"],
+    "set build": ["{image}", "set-1 --target {image}=lenet"],
+    "set diff": ["{set} {set}", "{image} {image} --json"],
     "targets list": [],
     "targets show": ["onnx:{image}"],
     "targets check": ["lenet --no-speed --images {bad}", "onnx:{image}"],
@@ -341,6 +344,7 @@ def test_a_text_of_a_result_reaches_no_terminal_raw(command: Command, tmp_path: 
         ("bench show", status.FILE, {"schema": status.SCHEMA, "version": status.VERSION}),
         ("sweep show", status.FILE, {"schema": status.SCHEMA, "version": status.VERSION}),
         ("bench retrain", retrain_loop.FILE, {"schema": retrain_loop.SCHEMA, "version": retrain_loop.VERSION}),
+        ("set diff", index.INDEX, {"schema": index.SCHEMA, "version": index.VERSION}),
         ("dream", dream_folder.FILE, {"schema": dream_folder.SCHEMA, "version": dream_folder.VERSION}),
     ],
 )
@@ -355,7 +359,15 @@ def test_a_text_of_a_folder_reaches_no_terminal_raw(
         folder.mkdir()
         (folder / file).write_text(json.dumps(variant))
         for line in COMMANDS[name]:
-            paths = {"bench": folder, "retrain": folder, "sweep": folder, "dream": folder, "photo": photo, "image": bad}
+            paths = {
+                "bench": folder,
+                "retrain": folder,
+                "sweep": folder,
+                "dream": folder,
+                "photo": photo,
+                "image": bad,
+                "set": folder,
+            }
             assert command(*name.split(), *arguments_of(line, **paths)) == 2
 
 

@@ -5,18 +5,16 @@ margin of an image must be as large as that of 95% of the real images that this 
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.statistics import share_interval
+from evofool.bench.transfer.answers import logits_of
 from evofool.bench.transfer.shares import SURE, TargetElites, TransferMatrix, TransferPair, TransferRow, TransferShare
-from evofool.errors import ScoreError, TargetError
-from evofool.images import decode_png, resized
+from evofool.errors import TargetError
 from evofool.machine import torch_threads
 from evofool.targets import Target
 from evofool.targets.labels import matching_classes
@@ -101,7 +99,8 @@ class _Scorer(NamedTuple):
         if self.calibration is not None:
             known &= self.calibration.has_images[classes]
         cells, classes = cells[known], classes[known]
-        logits, image = self._logits([row.pngs[i] for i in cells], f"{self.name} on elites of {source.name}")
+        context = f"{self.name} on elites of {source.name}"
+        logits, image = logits_of(self.target, [row.pngs[i] for i in cells], self.batch, context, self.on_progress)
         margins = scores.margin(logits)[image, classes]
         called = margins > 0
         if self.calibration is None:
@@ -113,30 +112,6 @@ class _Scorer(NamedTuple):
         distances = np.stack([margins, margins - taus], axis=1)
         self.undecided.append(int(self.position.undecided(logits[image], distances).sum()))
         return _CellScores(cells, scores.log_odds(logits)[image, classes], called, accepted, resampled)
-
-    def _logits(self, pngs: Sequence[bytes], context: str) -> tuple[np.ndarray, np.ndarray]:
-        """Score each distinct image once: logits (U, K) float32, and for each PNG the row of its logits, (n,) int64."""
-        row_of = {png: u for u, png in enumerate(dict.fromkeys(pngs))}
-        different, answers = list(row_of), [np.empty((0, len(self.target.labels)), np.float32)]
-
-        def score_batch(begin: int) -> np.ndarray:
-            part = [resized(decode_png(png, "an elite"), self.target.shape) for png in different[begin : begin + self.batch]]
-            return self.target.logits(np.stack(part), self.batch)
-
-        with torch_threads(1), ThreadPoolExecutor(self.target.streams, "transfer", torch.set_num_threads, (1,)) as pool:
-            try:
-                for answer in pool.map(score_batch, range(0, len(different), self.batch)):
-                    answers.append(answer)
-                    self.on_progress(f"{context}: {sum(map(len, answers)):,} of {len(different):,}")
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self.target.cancel()
-                raise
-        logits = np.concatenate(answers)
-        bad = int((~np.isfinite(logits).all(axis=1)).sum())
-        if bad:
-            raise ScoreError(f"{context}: NaN or infinity for {bad} of {len(logits)} images; check the network's weights")
-        return logits, np.array([row_of[png] for png in pngs], np.int64)
 
 
 def _evolved(row: TargetElites, scorers: Sequence[_Scorer], draw: np.random.Generator) -> TransferRow:
