@@ -359,15 +359,7 @@ def test_a_text_of_a_folder_reaches_no_terminal_raw(
         folder.mkdir()
         (folder / file).write_text(json.dumps(variant))
         for line in COMMANDS[name]:
-            paths = {
-                "bench": folder,
-                "retrain": folder,
-                "sweep": folder,
-                "dream": folder,
-                "photo": photo,
-                "image": bad,
-                "set": folder,
-            }
+            paths = {"photo": photo, "image": bad} | dict.fromkeys(("bench", "retrain", "sweep", "dream", "set"), folder)
             assert command(*name.split(), *arguments_of(line, **paths)) == 2
 
 

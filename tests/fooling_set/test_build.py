@@ -223,11 +223,9 @@ def test_other_errors_name_the_culprit(nets: None, tmp_path: Path) -> None:
     digits = {key: value for key, value in TINY["groups"][0].items() if key != "images"}
     with pytest.raises(RecipeError, match="two have the name digits"):
         tiny(groups=[digits, digits])
-    with pytest.raises(RecipeError, match='set-2 is no recipe of a set; shipped are set-1.*did you mean "set-1"'):
+    with pytest.raises(RecipeError, match=r'set-2 is no recipe of a set; shipped are set-1.*did you mean "set-1"'):
         load("set-2")
-    with pytest.raises(
-        RecipeError, match="--target lenet: has to be GROUP=SPEC, and the groups of tiny are digits, colours"
-    ):
+    with pytest.raises(RecipeError, match="has to be GROUP=SPEC, and the groups of tiny are digits, colours"):
         with_targets(tiny(), ["lenet"])
     with pytest.raises(RecipeError, match="two classifiers of the set are called lenet"):
         build_set(tiny(groups=[digits, {**digits, "name": "more"}]), tmp_path / "a")

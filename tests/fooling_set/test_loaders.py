@@ -6,7 +6,10 @@ import pytest
 
 from tests.fooling_set.test_build import rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # these libraries leave files open, and use what others deprecate
+]
 
 
 def test_mlcroissant_finds_no_error_and_reads_the_records(built: Path) -> None:
