@@ -193,7 +193,7 @@ def _made(run: StoredRun, methods: Mapping[str, int]) -> str:
         ]
     lines += ["", f"Made: {', '.join(f'{number:,} {method}' for method, number in sorted(methods.items()))}."]
     own = f"\n\nRun `{run.meta.id}`."
-    return "## How they were made\n\n" + "\n".join(lines) + own + f"\nExported by evofool {_version()}.\n"
+    return "## How they were made\n\n" + "\n".join(lines) + own + f"\nExported by evofool {own_version()}.\n"
 
 
 def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
@@ -335,7 +335,8 @@ CITATION = """## Citation
 """
 
 
-def _version() -> str:
+def own_version() -> str:
+    """The version of evofool."""
     try:
         return version("evofool")
     except PackageNotFoundError:  # run from a folder of sources

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-import evofool
 from evofool.bench.real import DIGITS, RealImages, real_images
 from evofool.bench.scheduler import run_cells
 from evofool.cluster.settings import RayOptions
 from evofool.errors import ImageError, Interrupted, RecipeError, StoreError
+from evofool.export.card import own_version
 from evofool.fooling_set.answers import answer_all
 from evofool.fooling_set.card import description, set_card
 from evofool.fooling_set.croissant import FILE as CROISSANT
@@ -160,7 +160,7 @@ def _write(recipe: SetRecipe, classifiers: Sequence[SetClassifier], folder: Path
         index = SetIndex(
             recipe.name,
             recipe.version,
-            evofool.__version__,
+            own_version(),
             _public(recipe),
             {classifier.name: _record(classifier) for classifier in classifiers},
             {name: dict(of) for name, of in counts.items()},

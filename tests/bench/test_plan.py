@@ -46,7 +46,7 @@ def test_a_recipe_needs_only_images_and_targets():
         ),
         ({"arm": {"per-class": {"set": ["search.batch=few"]}}}, "arm.per-class.set: search.batch: .*valid integer"),
         ({"arm": {"cppn": {"set": ["search.rank=log_odds"]}}}, "search.rank cannot be set for one arm"),
-        ({"detectors": {"arm": "surrogate"}}, "has to be one that searches: direct, cppn, canvas, per-class"),
+        ({"detectors": {"arm": "surrogate"}}, "has to be one that searches: direct, cppn, canvas, latent, per-class"),
         (
             {"arm": {"surrogate": {"set": ['search.surrogate.targets=["lenet"]']}}},
             r"search\.surrogate\.targets cannot be set for one arm",
