@@ -4,6 +4,7 @@ A target has two classes or more, whose scores come from one softmax, or from a 
 other (multi-label). A single output is the second of two classes.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from evofool.targets.arguments import texts
 _TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
 _SHOWN = 8  # images of rectangles
 _SURE = 0.02  # a sigmoid that is trained is as near to 0 or 1 for some image
+_STEPS = (*(10.0**-d for d in range(1, 6)), 1 / 255, 1 / 256, 1 / 32768, 1 / 65535, 1 / 65536)  # of rounded probabilities
 _KEYS = ("logits", "out", "output")  # of a mapping that has the scores
 
 _Forward = Callable[[np.ndarray], np.ndarray]
@@ -78,11 +80,46 @@ def are_sigmoids(values: np.ndarray) -> bool:
     """
     if not ((values >= 0) & (values <= 1)).all() or np.ptp(values) == 0:
         return False
-    decimals = next((d for d in range(1, 6) if np.allclose(values, np.round(values, d), rtol=0, atol=1e-7)), None)
-    if decimals is None and (values == 0).any():
+    step = _step(values)
+    if not step and (values == 0).any():
         return False
-    rounding = 0.5 * 10.0**-decimals * values.shape[1] if decimals else 0.0
-    return bool((np.abs(values.sum(axis=1) - 1) > 0.02 + rounding).any())
+    return bool((np.abs(values.sum(axis=1) - 1) > 0.02 + step / 2 * values.shape[1]).any())
+
+
+def softmax_step(values: np.ndarray) -> float:
+    """The step to which answers (B, K), probabilities of one softmax, were plainly rounded; 0 if they were not, or are none.
+
+    They are multiples of a step (decimals, or 8 or 16 bits), and each row sums to 1 within half a step for each class.
+    """
+    if not ((values >= 0) & (values <= 1)).all() or (values.max(axis=1) == 0).any():
+        return 0.0
+    step = _step(values)
+    within = np.abs(values.sum(axis=1) - 1) <= step / 2 * values.shape[1] + 1e-6
+    return step if within.all() else 0.0
+
+
+def of_steps(p: np.ndarray, step: float) -> np.ndarray:
+    """Probabilities (B, K) rounded to a step as float32 probabilities with a sum of 1: zeros share half a step."""
+    zeros = p <= 0
+    share = step / 2 / np.maximum(zeros.sum(axis=1, keepdims=True), 1)
+    p = np.where(zeros, share, p)
+    return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def steps_note(step: float) -> str:
+    """What rounding to a step means for scores."""
+    half = step / 2
+    return (
+        f"its probabilities are in steps of 1/{round(1 / step)}: confidences above "
+        f"{1 - half:.{math.floor(-math.log10(step)) + 1}f} cannot be distinguished from 1, log-odds are limited to "
+        f"+-{math.log((1 - half) / half):.1f}, and classes with probability 0 share half a step"
+    )
+
+
+def _step(values: np.ndarray) -> float:
+    """The first of _STEPS of which all are multiples, up to float32's rounding; 0 if there is none."""
+    exact = values.astype(np.float64)
+    return next((step for step in _STEPS if (np.abs(exact - np.round(exact / step) * step) <= 1e-7).all()), 0.0)
 
 
 def two_classes(values: torch.Tensor, single: str) -> torch.Tensor:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from evofool.machine import cpus
 from evofool.targets.answer_forms import (
     are_sigmoids,
     inferred_outputs,
+    of_steps,
     reform_of,
     sigmoids_note,
     single_note,
+    softmax_step,
+    steps_note,
     two_labels,
 )
 from evofool.targets.answer_record import AnswerRecord
@@ -165,8 +169,10 @@ class Target:
         """A target whose forward function classifies four images of noise at once, so that errors are found here.
 
         labels None: the numbers of the classes. outputs "auto": probabilities if every row of the answer sums to 1,
-        multilabel-probabilities if all lie in [0, 1] and they do not (answer_forms.are_sigmoids), else logits. TargetError
-        if it does not take the images, if the number of labels is wrong, and for answers that contradict outputs.
+        multilabel-probabilities if all lie in [0, 1] and they do not (answer_forms.are_sigmoids), else logits. Rows of
+        rounded probabilities may sum to a little more or less; those of a black box are divided by their sum (of_steps).
+        TargetError if it does not take the images, if the number of labels is wrong, and for answers that contradict
+        outputs.
         """
         shape = image_shape(name, shape)
         if labels is not None:
@@ -203,6 +209,9 @@ class Target:
                 f"{name}: the network returns probabilities, but outputs is logits; leave its softmax out, "
                 "or set outputs=probabilities"
             )
+        # Rounded probabilities may sum to another number than 1.
+        step = softmax_step(answer) if not is_p and outputs in ("auto", "probabilities") else 0.0
+        is_p = is_p or step > 0
         if outputs == "probabilities" and not is_p:
             each = "if each is of a label of its own, outputs=multilabel-probabilities"
             raise TargetError(
@@ -226,7 +235,13 @@ class Target:
                 + hint
             )
         details = {"preprocessing": preprocessing.described(), "outputs": outputs, **details}
-        notes = detect_format(outputs, answer).notes() if outputs == "probabilities" else []
+        if step and outputs == "probabilities":
+            notes = [steps_note(step)]
+            if network is None:
+                even = partial(of_steps, step=step)
+                forward, reform = _composed(forward, even), even if reform is None else _composed(reform, even)
+        else:
+            notes = detect_format(outputs, answer).notes() if outputs == "probabilities" else []
         if outputs.startswith("multilabel-"):
             notes.append(sigmoids_note(outputs, stated))
         if notes:

@@ -329,3 +329,24 @@ def test_an_interrupt_cancels_the_queries_in_progress() -> None:
 
 def test_thresholds_have_at_least_200_bootstrap_samples() -> None:
     assert REPLICATES >= 200  # of 2.5% tails
+
+
+def test_labels_that_do_not_exclude_each_other_have_their_own_log_odds() -> None:
+    def sigmoids(name: str, outputs: str) -> Target:
+        """Its labels a and b are given to every image, and c to none."""
+        return Target(
+            name,
+            ["a", "b", "c"],
+            SHAPE,
+            lambda images: np.tile(np.float32([6, 5, -5]), (len(images), 1)),
+            {},
+            outputs=outputs,
+        )
+
+    image = encode_png(np.zeros(SHAPE, np.uint8))
+    row = TargetElites(0, ["run"], np.zeros(3, int), np.arange(3), np.zeros(3, int), [image] * 3)
+    for outputs, accepted, odds in (("multilabel-logits", 2, 6.0), ("logits", 1, 6 - np.logaddexp(5, -5))):
+        found = matrix([row], [sigmoids(name, outputs) for name in "AB"]).as_json()["details"][0]
+        assert found["accepted"] == accepted
+        other = found["pairs"][1]["raw"]["confidence_on_other"]
+        assert other == pytest.approx(scores.confidence(odds), abs=1e-6)

@@ -14,6 +14,7 @@ from torch import nn
 from evofool.errors import TargetError
 from evofool.scores import log_odds
 from evofool.targets import Target, target
+from evofool.targets.preprocessing import Preprocessing
 
 SHAPE = (1, 6, 6)
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, *SHAPE), np.uint8)
@@ -133,3 +134,26 @@ def test_an_estimator_of_scikit_learn_is_a_target_whose_coarse_answers_are_noted
     assert found.outputs == "probabilities"
     assert np.allclose(np.exp(found.logits(IMAGES)).sum(1), 1, atol=1e-5)
     assert any("rounded to 2 decimals" in note for note in found.details["notes"])
+
+
+@pytest.mark.parametrize(("classes", "steps", "gain"), [(10, 256, 4), (10, 100, 4), (300, 256, 9)])
+def test_a_rounded_softmax_is_probabilities_though_its_rows_do_not_sum_to_1(classes: int, steps: int, gain: int) -> None:
+    exact = Body(classes, lambda z: torch.softmax(gain * z, 1))
+
+    def rounded(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            p = exact(torch.from_numpy(images).float() / 255)
+        return (p.numpy() * steps).round() / np.float32(steps)
+
+    def made(forward: Callable[[np.ndarray], np.ndarray], outputs: str = "auto") -> Target:
+        return Target.probed("net", forward, None, SHAPE, Preprocessing(), outputs, {})
+
+    assert np.abs(rounded(IMAGES).sum(axis=1) - 1).max() > 2e-3
+    found = made(rounded)
+    assert found.outputs == made(rounded, "probabilities").outputs == "probabilities"
+    assert f"its probabilities are in steps of 1/{steps}" in found.details["notes"][0]
+    p = np.exp(found.logits(IMAGES))
+    assert p.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert p.min() > 0
+    with pytest.raises(TargetError, match="outputs is probabilities, but rows of its answer sum to"):
+        made(lambda images: rounded(images) + np.float32(2 / steps), "probabilities")

@@ -101,7 +101,7 @@ class _Scorer(NamedTuple):
         cells, classes = cells[known], classes[known]
         context = f"{self.name} on elites of {source.name}"
         logits, image = logits_of(self.target, [row.pngs[i] for i in cells], self.batch, context, self.on_progress)
-        margins = scores.margin(logits)[image, classes]
+        margins = scores.margin(logits, self.target.multilabel)[image, classes]
         called = margins > 0
         if self.calibration is None:
             accepted, resampled = called, None
@@ -111,7 +111,8 @@ class _Scorer(NamedTuple):
         taus = np.zeros(len(margins)) if self.calibration is None else self.calibration.tau5[classes]
         distances = np.stack([margins, margins - taus], axis=1)
         self.undecided.append(int(self.position.undecided(logits[image], distances).sum()))
-        return _CellScores(cells, scores.log_odds(logits)[image, classes], called, accepted, resampled)
+        log_odds = scores.log_odds(logits, self.target.multilabel)[image, classes]
+        return _CellScores(cells, log_odds, called, accepted, resampled)
 
 
 def _evolved(row: TargetElites, scorers: Sequence[_Scorer], draw: np.random.Generator) -> TransferRow:

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from evofool.targets.loaders.hub import reachable
 from evofool.targets.spec import Spec
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "*.safetensors"
+ADAPTER = "adapter_config.json"
+# Of config.json: what does not change the network.
+_NOT_IN_DIGEST = ("_name_or_path", "transformers_version", "_commit_hash")
 _OLD_WEIGHTS = ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack")
 
 
@@ -27,7 +31,7 @@ def load(spec: Spec) -> Target:
     The network is built by transformers' AutoModelForImageClassification in float32, with the weights in safetensors.
     How images are fed comes from preprocessor_config.json, compared with what transformers' own image processor does; labels
     from id2label. Answers are logits, of labels that do not exclude each other if problem_type says so. Code that comes with
-    a model is not run, and quantised weights are refused.
+    a model is not run, and quantised weights are refused. sha256= is that of the files that are read, one after another.
     """
     if not spec.name:
         raise TargetError("hf: has no model; write hf:FOLDER or hf:OWNER/NAME")
@@ -39,10 +43,14 @@ def load(spec: Spec) -> Target:
     folder = _folder(spec)
     config = _json(folder / CONFIG, spec, f"{folder} has no {CONFIG}, and so is no model of transformers")
     _check_config(config, spec, transformers.__version__)
-    digest = _digest(folder, spec)
+    if (folder / ADAPTER).exists():
+        raise TargetError(
+            f"{spec.head}: {folder} has an {ADAPTER}, whose base model is elsewhere; merge it and save it whole"
+        )
     said = _json(
         folder / PROCESSOR, spec, f"{folder} has no {PROCESSOR}, which says how images are fed; save_pretrained writes it"
     )
+    digest = _digest(folder, spec)
     feed = read_feed(said, config, folder / PROCESSOR, spec)
     with _quiet(transformers):
         network = _network(transformers, folder, spec)
@@ -59,6 +67,7 @@ def load(spec: Spec) -> Target:
         spec.options.get("outputs", _outputs(config)),
         {
             "architecture": type(network).__name__,
+            "config_sha256": hashlib.sha256(json.dumps(_canonical(config), sort_keys=True).encode()).hexdigest(),
             "file": str(folder),
             "file_sha256": digest,
             "backend": f"torch {torch.__version__}, transformers {transformers.__version__}",
@@ -109,21 +118,21 @@ def _json(path: Path, spec: Spec, missing: str) -> dict[str, Any]:
 
 
 def _digest(folder: Path, spec: Spec) -> str:
-    """SHA-256 of the weights' file; of several, of their contents in the order of their names."""
+    """SHA-256 of the contents of config.json, preprocessor_config.json and the weights, in the order of their names."""
     files = sorted(folder.glob(WEIGHTS))
     if not files:
         others = [name for name in _OLD_WEIGHTS if (folder / name).exists()]
         way_out = f"; convert {others[0]} by save_pretrained, evofool does not unpickle files" if others else ""
         raise TargetError(f"{spec.head}: {folder} has no weights in safetensors{way_out}")
     digest = hashlib.sha256()
-    for file in files:
+    for file in (folder / CONFIG, folder / PROCESSOR, *files):
         with file.open("rb") as opened:
             while part := opened.read(1 << 20):
                 digest.update(part)
     wanted = spec.options.get("sha256")
     if wanted is not None and digest.hexdigest() != wanted.lower():
         raise TargetError(
-            f"{spec.head}: the weights have SHA-256 {digest.hexdigest()}, not {wanted}; it is another model, or was changed"
+            f"{spec.head}: its files have SHA-256 {digest.hexdigest()}, not {wanted}; it is another model, or was changed"
         )
     return digest.hexdigest()
 
@@ -135,14 +144,48 @@ def _check_config(config: dict[str, Any], spec: Spec, version: str) -> None:
     kind = config.get("model_type")
     if kind == "timm_wrapper":
         raise TargetError(f"{spec.head}: is a network of timm; use timm:NAME?weights=FILE with its model.safetensors")
+    if not isinstance(kind, str):
+        raise TargetError(
+            f"{spec.head}: the model_type in its {CONFIG} is a JSON {type(kind).__name__}; it has to be a text"
+        )
     if kind not in types:
-        near = difflib.get_close_matches(str(kind), types, 1)
+        near = difflib.get_close_matches(kind, types, 1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
         if "auto_map" in config:
             hint = "; its own code (auto_map) is not run: load it in yours, as python:package.module:factory"
         raise TargetError(f'{spec.head}: transformers {version} has no classifier of images of type "{kind}"{hint}')
+    if asked := _implementation(config):
+        raise TargetError(
+            f"{spec.head}: its {CONFIG} asks for {asked}, which may be code from the hub; remove the entry, or set it to "
+            '"eager" or "sdpa"'
+        )
+    if config.get("problem_type") == "regression":
+        raise TargetError(f"{spec.head}: its problem_type is regression: its outputs are no scores of classes")
     if "quantization_config" in config:
         raise TargetError(f"{spec.head}: its weights are quantised; load it in code, as python:package.module:factory")
+
+
+def _implementation(config: Any) -> str:
+    """An entry, at any depth, that names an implementation of layers other than torch's own; "" if there is none."""
+    if isinstance(config, list):
+        return next(filter(None, map(_implementation, config)), "")
+    if not isinstance(config, dict):
+        return ""
+    for key, value in config.items():
+        if key.endswith(("_implementation", "_implementation_internal")) and value not in (None, "eager", "sdpa"):
+            return f"{key} {json.dumps(value)[:100]}"
+        if key == "use_kernels" and value:
+            return key
+    return next(filter(None, map(_implementation, config.values())), "")
+
+
+def _canonical(config: Any) -> Any:
+    """config.json without paths and versions."""
+    if isinstance(config, list):
+        return [*map(_canonical, config)]
+    if isinstance(config, dict):
+        return {key: _canonical(value) for key, value in config.items() if key not in _NOT_IN_DIGEST}
+    return config
 
 
 def _network(transformers: Any, folder: Path, spec: Spec) -> Any:

@@ -11,6 +11,7 @@ import torch
 
 from evofool.errors import TargetError
 from evofool.machine import cpus
+from evofool.targets.answer_forms import of_steps, steps_note
 from evofool.targets.classifier import PROBE, Forward, Target
 from evofool.targets.loaders.formats import format_of, refuse_other
 from evofool.targets.loaders.image_input import ImageInput
@@ -75,7 +76,7 @@ def load(spec: Spec) -> Target:
             "file_sha256": digest,
             "backend": f"ai-edge-litert {version('ai-edge-litert')}",
             "device": "cpu",
-            **({"notes": [_NOTE]} if is_softmax else {}),
+            **({"notes": [steps_note(_SOFTMAX_STEP)]} if is_softmax else {}),
         },
     )
 
@@ -87,12 +88,6 @@ def load(spec: Spec) -> Target:
     target.set_refed(refed)
     target.streams = max(1, cpus() // threads)
     return target
-
-
-_NOTE = (
-    "its probabilities are in steps of 1/256: confidences above 0.998 cannot be distinguished from 1, log-odds are limited "
-    "to +-6.2, and classes with probability 0 share half a step"
-)
 
 
 class _Numbers(NamedTuple):
@@ -192,34 +187,38 @@ def _forward(
     def forward(pixels: np.ndarray) -> np.ndarray:
         x = numbers.given(prepare(torch.from_numpy(pixels).float()), images)
         answer = runner.ask(images, x)[index]
-        return _probabilities(answer) if is_softmax else answer
+        return of_steps(answer, _SOFTMAX_STEP) if is_softmax else answer
 
     return forward
 
 
 def _is_softmax(content: bytes, tensor: dict[str, Any]) -> bool:
-    """Whether an output is an 8-bit softmax: by the operation that computes it, and by its steps."""
-    if abs(_Numbers.of(tensor).step - _SOFTMAX_STEP) > 1e-9 or np.dtype(tensor["dtype"]).itemsize > 1:
-        return False
+    """Whether an output is an 8-bit softmax, or one that was converted into floats at the end.
+
+    By the operation that computes it, and by the steps of the 8-bit tensors between it and the output.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content)
-    graph, names = model.Subgraphs(0), schema.BuiltinOperator
-    index = tensor["index"]
-    for k in reversed(range(graph.OperatorsLength())):
-        operation = graph.Operators(k)
-        if index in operation.OutputsAsNumpy():
-            code = model.OperatorCodes(operation.OpcodeIndex())
-            kind = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # older files have only the second
-            if kind not in (names.QUANTIZE, names.RESHAPE):
-                return bool(kind == names.SOFTMAX)
-            index = operation.Inputs(0)
+    graph, names, types = model.Subgraphs(0), schema.BuiltinOperator, schema.TensorType
+    made_by = {
+        int(index): operation
+        for operation in map(graph.Operators, range(graph.OperatorsLength()))
+        for index in operation.OutputsAsNumpy()
+    }
+    index, converted = int(tensor["index"]), False
+    while index in made_by:
+        operation, found = made_by.pop(index), graph.Tensors(index)  # pop: a damaged file may have a loop
+        code = model.OperatorCodes(operation.OpcodeIndex())
+        kind = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # older files have only the second
+        if found.Type() in (types.INT8, types.UINT8):
+            steps = found.Quantization()
+            if steps is None or not steps.ScaleLength() or abs(steps.Scale(0) - _SOFTMAX_STEP) > 1e-9:
+                return False
+            converted = True
+        elif converted or kind not in (names.DEQUANTIZE, names.RESHAPE):
+            return False
+        if kind not in (names.DEQUANTIZE, names.QUANTIZE, names.RESHAPE):
+            return bool(kind == names.SOFTMAX)
+        index = int(operation.Inputs(0))
     return False
-
-
-def _probabilities(p: np.ndarray) -> np.ndarray:
-    """Probabilities (B, K) in steps of 1/256, with a sum of 1: zeros share half a step."""
-    zeros = p <= 0
-    share = _SOFTMAX_STEP / 2 / np.maximum(zeros.sum(axis=1, keepdims=True), 1)
-    p = np.where(zeros, share, p)
-    return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,5 +1,6 @@
 """Models of transformers from folders: tiny random ones, their image processors, and invalid folders; no network."""
 
+import hashlib
 import json
 import shutil
 import socket
@@ -179,8 +180,22 @@ def test_a_spec_has_the_folder_as_an_absolute_path_and_needs_no_trust(saved: Pat
     found = target(f"hf:{saved.name}?sha256={target(f'hf:{saved}').details['file_sha256']}")
     assert found.name.startswith(f"hf:{saved}?")
     assert not needs_trust(found.name)
-    with pytest.raises(TargetError, match="the weights have SHA-256"):
+    with pytest.raises(TargetError, match="its files have SHA-256"):
         target(f"hf:{saved}?sha256={'0' * 64}")
+
+
+def test_the_config_is_part_of_the_identity(saved: Path, tmp_path: Path) -> None:
+    before = target(f"hf:{saved}")
+    folder = changed(saved, tmp_path / "n", num_attention_heads=4)
+    after = target(f"hf:{folder}")
+    assert not np.allclose(after.logits(images()), before.logits(images()), rtol=0, atol=1e-5)
+    assert after.fingerprint() != before.fingerprint()
+    with pytest.raises(TargetError, match="its files have SHA-256"):
+        target(f"hf:{folder}?sha256={before.details['file_sha256']}")
+    moved = changed(saved, tmp_path / "moved", _name_or_path="elsewhere", transformers_version="0.1")
+    assert target(f"hf:{moved}").fingerprint() == before.fingerprint()
+    contents = [(saved / name).read_bytes() for name in ("config.json", "preprocessor_config.json", "model.safetensors")]
+    assert before.details["file_sha256"] == hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 def test_a_name_that_is_not_here_is_given_up_soon_where_the_hub_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +262,17 @@ def entry(**config: Any) -> Any:
         (entry(model_type="bert"), 'no classifier of images of type "bert"'),
         (entry(model_type="timm_wrapper"), "is a network of timm; use timm:NAME"),
         (entry(quantization_config={"quant_method": "bitsandbytes"}), "its weights are quantised; load it in code"),
+        (entry(model_type=["vit"]), "the model_type in its config.json is a JSON list; it has to be a text"),
+        (
+            entry(attn_implementation="some/kernel"),
+            'config.json asks for attn_implementation "some/kernel", which may be code',
+        ),
+        (entry(text_config={"_attn_implementation": "a/b:c"}), 'asks for _attn_implementation "a/b:c"'),
+        (entry(problem_type="regression"), "its problem_type is regression: its outputs are no scores of classes"),
+        (
+            lambda folder: write(folder, "adapter_config.json", {}),
+            "has an adapter_config.json, whose base model is elsewhere",
+        ),
         (entry(num_channels=5), "its images have 5 channels; they have to have 1 or 3"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), "is a JSON list; it has to be an object"),

@@ -156,3 +156,9 @@ def test_the_bundled_network_as_tensorflow_lite_classifies_digits(tmp_path: Path
         assert (found.logits(digits).argmax(axis=1) == ours.logits(digits).argmax(axis=1)).mean() > 0.97
     else:
         assert found.logits(digits) == pytest.approx(ours.logits(digits), abs=1e-3)
+    if quantised:
+        floats = target(
+            f"tflite:{lenet(tmp_path / 'f.tflite', state, digits[:, 0], float_output=True)}?outputs=probabilities"
+        )
+        assert floats.details["notes"] == found.details["notes"]
+        assert np.array_equal(floats.logits(digits), found.logits(digits))

@@ -121,10 +121,11 @@ def linear(
     return file.write(path, [images], [images, scores] if more else [scores])
 
 
-def lenet(path: Path, state: Mapping[str, np.ndarray], ranges_of: np.ndarray | None) -> Path:
+def lenet(path: Path, state: Mapping[str, np.ndarray], ranges_of: np.ndarray | None, float_output: bool = False) -> Path:
     """The bundled LeNet. ranges_of: uint8 (n, 28, 28), whose activations give the ranges of an int8 network; None: floats.
 
     Quantised as LiteRT's specification has it: weights by tensor, symmetric; activations by their ranges; softmax last.
+    float_output: its probabilities are converted into floats at the end, as TensorFlow's converter does by default.
     """
     file, kind = Writer(), "float32" if ranges_of is None else "int8"
     ranges = {} if ranges_of is None else _ranges(state, ranges_of)
@@ -174,6 +175,8 @@ def lenet(path: Path, state: Mapping[str, np.ndarray], ranges_of: np.ndarray | N
     scores = activation("softmax", (10,)) if ranges else x
     if ranges:
         file.operation("SOFTMAX", [x], scores, softmax())
+    if float_output:
+        scores = file.operation("DEQUANTIZE", [scores], file.tensor("floats", (-1, 10), "float32"))
     return file.write(path, [images], [scores])
 
 
