@@ -25,6 +25,11 @@ fooling_set = typer.Typer(
 RECIPE = typer.Argument(metavar="SET.toml", help="The file of a set's recipe, or the name of a shipped one: set-1.")
 OUT = typer.Option(metavar="DIR", help="Where to build; runs/NAME by default. A build begun there is continued.")
 TARGETS = typer.Option("--target", metavar="GROUP=SPEC", help="One more classifier in a group; may be repeated.")
+REAL = typer.Option(
+    "--images",
+    metavar="GROUP=DIR",
+    help="Labelled real images that a group's images are compared with, or digits; may be repeated.",
+)
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
 WORKERS = typer.Option(
     min=0, help="Run cells in parallel in this number of Ray processes; 0: one after the other. The recipe's by default."
@@ -36,6 +41,7 @@ def build(
     recipe: Annotated[str, RECIPE],
     out: Annotated[Path | None, OUT] = None,
     target: Annotated[list[str] | None, TARGETS] = None,
+    images: Annotated[list[str] | None, REAL] = None,
     changes: Annotated[list[str] | None, CHANGES] = None,
     workers: Annotated[int | None, WORKERS] = None,
     ray: Annotated[str | None, RAY] = None,
@@ -48,9 +54,9 @@ def build(
     """
     from evofool.cli.console_jobs import work_display
     from evofool.fooling_set.build import build_set
-    from evofool.fooling_set.recipe import load, parse, with_targets
+    from evofool.fooling_set.recipe import load, parse, with_more
 
-    loaded = with_targets(load(recipe, changes or []), target or [])
+    loaded = with_more(load(recipe, changes or []), target or [], images or [])
     options: dict[str, Any] = {key: value for key, value in {"workers": workers}.items() if value is not None}
     if ray is not None:
         options["ray"] = loaded.ray.model_dump(mode="json", exclude_unset=True) | {"address": ray}

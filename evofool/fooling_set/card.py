@@ -107,7 +107,10 @@ def _columns(index: SetIndex, measured: int) -> str:
     if not measured:
         compared = "The images were not compared with real ones, so the columns of distances are empty.\n"
     else:
-        compared = f"{measured:,} of the images were compared with real images of their classes; the others were not.\n"
+        compared = (
+            f"{measured:,} of the {index.images:,} images were compared with real images. The columns are empty where an "
+            "image was not, or where a measure needs what was not given.\n"
+        )
     return "\n".join(
         [
             "## Columns\n",

@@ -96,18 +96,28 @@ def load(recipe: str | Path, changes: Sequence[str] = ()) -> SetRecipe:
     return parse(override(data, changes), str(path))
 
 
-def with_targets(recipe: SetRecipe, named: Sequence[str]) -> SetRecipe:
-    """The recipe with more classifiers, each GROUP=SPEC. RecipeError for a group that it has not."""
+def with_more(recipe: SetRecipe, targets: Sequence[str] = (), images: Sequence[str] = ()) -> SetRecipe:
+    """The recipe with more classifiers, each GROUP=SPEC, and with other real images for its groups, each GROUP=DIR.
+
+    RecipeError for a group that it has not.
+    """
+    if not targets and not images:
+        return recipe
     data = recipe.model_dump(mode="json", exclude_unset=True) | {"name": recipe.name}
     groups = {group["name"]: group for group in data["groups"]}
-    for text in named:
-        group, sign, spec = text.partition("=")
-        if not sign or not spec or group not in groups:
-            raise RecipeError(
-                f"--target {shortened(text)}: has to be GROUP=SPEC, and the groups of {recipe.name} are {', '.join(groups)}"
-            )
-        groups[group]["targets"] = [*groups[group]["targets"], {"target": spec}]
-    return parse(data, "--target") if named else recipe
+    for option, form, given in (("--target", "SPEC", targets), ("--images", "DIR", images)):
+        for text in given:
+            name, sign, value = text.partition("=")
+            if not sign or not value or name not in groups:
+                raise RecipeError(
+                    f"{option} {shortened(text)}: has to be GROUP={form}, and the groups of {recipe.name} are "
+                    f"{', '.join(groups)}"
+                )
+            if option == "--images":
+                groups[name]["images"] = value
+            else:
+                groups[name]["targets"] = [*groups[name]["targets"], {"target": value}]
+    return parse(data, "the command line")
 
 
 def parse(data: Mapping[str, Any], where: str) -> SetRecipe:

@@ -19,7 +19,7 @@ from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.fooling_set.build import build_set
 from evofool.fooling_set.index import SetIndex
 from evofool.fooling_set.layouts import TABLE
-from evofool.fooling_set.recipe import load, parse, with_targets
+from evofool.fooling_set.recipe import load, parse, with_more
 from evofool.fooling_set.rows import COLUMNS, DESCRIPTIONS, VERDICT_COLUMNS, matrix_columns, matrix_descriptions
 from evofool.images import decode_png, resized
 from evofool.recipe import shipped_recipes, shipped_sets
@@ -28,6 +28,7 @@ from evofool.scores import log_odds
 from evofool.sweep.runner import WorkProgress
 from evofool.targets import target
 from tests.fooling_set.sets import CLASSIFIERS, TINY, built_in, content, tiny
+from tests.quiz.samples import asked
 
 pytestmark = pytest.mark.slow
 
@@ -86,12 +87,22 @@ def test_nobody_judged_and_nothing_says_so(built: Path) -> None:
     assert "Nobody was asked" in (built / "set" / "README.md").read_text()
 
 
+def test_what_people_said_of_a_cell_stands_in_its_rows(built: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(built, tmp_path / "copy")
+    asked(folder / "cells" / "lenet" / "cppn-0", ["perfect"] * 5)
+    built_in(folder)
+    judged = {row["id"]: (row["verdict"], row["verdict_raters"], row["verdict_named"]) for row in rows(folder)}
+    assert judged.pop("lenet/cppn-0/1") == judged.pop("lenet/cppn-0/3") == ("recognised", 5, 5)
+    assert set(judged.values()) == {(None, None, None)}
+    assert "People were asked what 2 of 15 images show" in (folder / "set" / "README.md").read_text()
+
+
 def test_images_of_groups_with_real_images_are_compared_with_these(built: Path) -> None:
     table = rows(built)
     assert all(0 <= row["nearest_real_hog_percentile"] <= 100 for row in table if row["group"] == "digits")
     assert {row["has_own_shape"] for row in table if row["group"] == "digits"} <= {0.0, 1.0}
     assert all(row["nearest_real_hog_percentile"] is None for row in table if row["group"] == "colours")
-    assert f"{len(table) - 3} of the images were compared" in (built / "set" / "README.md").read_text()
+    assert f"{len(table) - 3} of the {len(table)} images were compared" in (built / "set" / "README.md").read_text()
 
 
 def test_the_three_layouts_have_the_same_images(built: Path) -> None:
@@ -199,9 +210,11 @@ def test_the_shipped_recipe_loads(path: Path) -> None:
     recipe = load(path.stem)
     assert [group.name for group in recipe.groups] == ["digits", "photographs", "filter"]
     assert path not in shipped_recipes()
-    more = with_targets(recipe, ["photographs=torchvision:squeezenet1_0?weights=a.safetensors&size=227"])
+    more = with_more(recipe, ["photographs=torchvision:squeezenet1_0?weights=a.safetensors&size=227"])
     assert more.groups[1].targets[-1].target == "torchvision:squeezenet1_0?weights=a.safetensors&size=227"
     assert more.name == recipe.name
+    compared = with_more(recipe, images=["photographs=photos"])
+    assert [group.images for group in compared.groups] == ["digits", "photos", None]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +239,7 @@ def test_other_errors_name_the_culprit(nets: None, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r'set-2 is no recipe of a set; shipped are set-1.*did you mean "set-1"'):
         load("set-2")
     with pytest.raises(RecipeError, match="has to be GROUP=SPEC, and the groups of tiny are digits, colours"):
-        with_targets(tiny(), ["lenet"])
+        with_more(tiny(), ["lenet"])
     with pytest.raises(RecipeError, match="two classifiers of the set are called lenet"):
         build_set(tiny(groups=[digits, {**digits, "name": "more"}]), tmp_path / "a")
     with pytest.raises(TargetError, match="no class 11"):
