@@ -53,7 +53,9 @@ def measure(
     """
     from evofool.errors import EvofoolError
 
-    if (images is None) == (through is None):
+    if images is not None and through is not None:
+        raise EvofoolError(f"{folder}: give only one of --images and --through")
+    if images is None and through is None:
         raise EvofoolError(f"{folder}: give --images, to compare with real images, or --through, for pipelines")
     if through is not None:
         if network is not None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def measure_through(folder: Path, through: str, trust: bool, as_json: bool) -> None:
-    """Print how many elites fool the run's target as the pipelines of a list deliver them. Nothing is stored."""
+    """Print how many elites fool the run's target as the pipelines of a list deliver them.
+
+    Nothing is stored but the answers of a black box.
+    """
     from evofool.machine import keep_memory
     from evofool.run.stored import StoredRun
     from evofool.run.survival import survival

@@ -23,11 +23,17 @@ from evofool.text import shortened, whole_number
 
 MOST = 64  # pipelines
 _SIDE = 4096  # pixels
+_LONGER = 16384  # pixels of the longer side of a resized picture
+_LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels of a side, by the formats
 UNCHANGED = "same"
 
 
 class Step(Protocol):
     """A step of a pipeline."""
+
+    @property
+    def text(self) -> str:
+        """As a spec names it, in its shortest form."""
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         """An 8-bit picture, grey (L) or RGB, to another one of the same mode."""
@@ -46,7 +52,16 @@ class Encoded(NamedTuple):
     form: str  # JPEG or WEBP
     quality: int
 
+    @property
+    def text(self) -> str:
+        return f"{self.form.lower()}:{self.quality}"
+
     def __call__(self, picture: Image.Image) -> Image.Image:
+        if max(picture.size) > _LONGEST[self.form]:
+            raise TargetError(
+                f"{self.text} cannot save {picture.width:,} x {picture.height:,} pixels; a side has at most "
+                f"{_LONGEST[self.form]:,}"
+            )
         file = io.BytesIO()
         picture.save(file, self.form, quality=self.quality)
         with Image.open(file, formats=[self.form]) as read:
@@ -63,19 +78,35 @@ class Resized(NamedTuple):
     side: int
     interpolation: str
 
+    @property
+    def text(self) -> str:
+        return f"resize:{self.side}" + (f":{self.interpolation}" if self.interpolation != "bilinear" else "")
+
     def __call__(self, picture: Image.Image) -> Image.Image:
-        height, width = _proportional((picture.height, picture.width), self.side)
+        height, width = self._size((picture.height, picture.width))
         return resize(picture, (height, width), self.interpolation)
 
     def smooth(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
-        return smooth_resize(images, _proportional((height, width), self.side), self.interpolation)
+        return smooth_resize(images, self._size((height, width)), self.interpolation)
+
+    def _size(self, size: tuple[int, int]) -> tuple[int, int]:
+        height, width = _proportional(size, self.side)
+        if max(height, width) > _LONGER:
+            raise TargetError(
+                f"{self.text} makes {width:,} x {height:,} pixels of {size[1]} x {size[0]}; {_LONGER:,} are the most"
+            )
+        return height, width
 
 
 class Cropped(NamedTuple):
     """The middle of the picture, side x side pixels."""
 
     side: int
+
+    @property
+    def text(self) -> str:
+        return f"crop:{self.side}"
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         top, left = self._corner((picture.height, picture.width))
@@ -88,7 +119,7 @@ class Cropped(NamedTuple):
 
     def _corner(self, size: tuple[int, int]) -> tuple[int, int]:
         if self.side > min(size):
-            raise TargetError(f"crop:{self.side} does not fit into {size[1]} x {size[0]} pixels")
+            raise TargetError(f"{self.text} does not fit into {size[1]} x {size[0]} pixels")
         return (size[0] - self.side) // 2, (size[1] - self.side) // 2
 
 
@@ -97,6 +128,10 @@ class Shifted(NamedTuple):
 
     right: int
     down: int
+
+    @property
+    def text(self) -> str:
+        return f"shift:{self.right}" + (f":{self.down}" if self.down != self.right else "")
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         pixels = np.asarray(picture)
@@ -110,14 +145,17 @@ class Shifted(NamedTuple):
 
     def _places(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         if abs(self.down) >= size[0] or abs(self.right) >= size[1]:
-            raise TargetError(f"shift:{self.right}:{self.down} moves all of {size[1]} x {size[0]} pixels out of the picture")
+            raise TargetError(f"{self.text} moves all of {size[1]} x {size[0]} pixels out of the picture")
         rows, columns = (np.clip(np.arange(n) - by, 0, n - 1) for n, by in zip(size, (self.down, self.right), strict=True))
         return rows, columns
 
 
 class Pipeline(NamedTuple):
-    """A chain of steps. text: as a spec names it. After the last step a picture of another size is resized to its first
-    size, with the interpolation of the last resizing (bilinear if there is none)."""
+    """A chain of steps. text: as a spec names it, in its shortest form.
+
+    After the last step a picture of another size is resized to its first size, with the interpolation of the last resizing
+    (bilinear if there is none).
+    """
 
     text: str
     steps: tuple[Step, ...]
@@ -210,8 +248,8 @@ def _proportional(size: tuple[int, int], side: int) -> tuple[int, int]:
 def _pipeline(text: str, who: str) -> Pipeline:
     if text == UNCHANGED:
         return Pipeline(text, ())
-    parts = [part.strip() for part in text.split("+")]
-    return Pipeline("+".join(parts), tuple(_step(part, who) for part in parts))
+    steps = tuple(_step(part.strip(), who) for part in text.split("+"))
+    return Pipeline("+".join(step.text for step in steps), steps)
 
 
 def _step(text: str, who: str) -> Step:

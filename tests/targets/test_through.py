@@ -94,7 +94,9 @@ def test_unchanged_images_are_among_them_only_if_they_are_listed() -> None:
         ("resize:12:cubic", "nearest, bilinear, bicubic, lanczos"),
         ("shift:1:2:3", "shift:RIGHT:DOWN"),
         ("shift:--1", "shift:RIGHT:DOWN"),
-        ("jpeg:75,jpeg:75", "jpeg:75 twice"),
+        ("jpeg:75,jpeg:075", "jpeg:75 twice"),
+        ("shift:2, shift:2:2", "shift:2 twice"),
+        ("resize:9:bilinear + crop:9,resize:9+crop:9", r"resize:9\+crop:9 twice"),
         (",".join(f"shift:{k}" for k in range(65)), "at most 64"),
     ],
 )
@@ -115,6 +117,25 @@ def test_a_list_that_cannot_be_read_is_refused(text: str, message: str) -> None:
 def test_what_does_not_fit_the_target_is_refused(options: str, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         target(f"lenet?{options}")
+
+
+@pytest.mark.parametrize(
+    ("size", "text", "message"),
+    [
+        ((48, 200), "resize:4000", "resize:4000 makes 16,667 x 4,000 pixels of 200 x 48; 16,384 are the most"),
+        ((1, 16_384), "resize:4096", "resize:4096 makes 67,108,864 x 4,096 pixels of 16384 x 1"),
+        ((1, 65_501), "jpeg:75", "jpeg:75 cannot save 65,501 x 1 pixels; a side has at most 65,500"),
+        ((1, 16_384), "webp:75", "webp:75 cannot save 16,384 x 1 pixels; a side has at most 16,383"),
+    ],
+)
+def test_steps_refuse_pictures_that_are_too_long(size: tuple[int, int], text: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        one(text, np.zeros((1, 3, *size), np.uint8))
+
+
+def test_how_a_step_is_written_does_not_change_the_target() -> None:
+    first, second = (target(f"lenet?through={text}") for text in ("jpeg:75+shift:2", "jpeg:075 + shift:2:2"))
+    assert first.fingerprint() == second.fingerprint()
 
 
 # --- answers

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from evofool.errors import TargetError
+from evofool.targets.answer_forms import main_part
 from evofool.targets.classifier import Target
 from evofool.targets.loaders.formats import format_of, refuse_other
 from evofool.targets.loaders.image_input import ImageInput
@@ -124,7 +125,7 @@ class _Arranged(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         if self._images.batch is None:
             return self.network(self._images.arranged(x))
-        answers = [self.network(part) for part in self._images.parts(self._images.arranged(x))]
+        answers = [main_part(self.network(part)) for part in self._images.parts(self._images.arranged(x))]
         return answers[0][: len(x)] if len(answers) == 1 else torch.cat(answers)[: len(x)]
 
 

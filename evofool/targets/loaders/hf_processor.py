@@ -7,10 +7,12 @@ import numpy as np
 import torch
 
 from evofool.errors import TargetError
+from evofool.targets.arguments import image_shape
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_WAY_OUT = "load it in code, as python:package.module:factory"
 _EQUAL = 1e-4  # of a network's input
 
 
@@ -25,11 +27,17 @@ class Feed(NamedTuple):
 
 def read_feed(said: dict[str, Any], config: dict[str, Any], path: Path, spec: Spec) -> Feed:
     """said: the content of preprocessor_config.json, at path. config: that of config.json."""
+    if "auto_map" in said:
+        raise TargetError(f"{spec.head}: its image processor is code of its own (auto_map), which is not run; {_WAY_OUT}")
     try:
-        return _read(said, config, spec)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        feed = _read(said, config, spec)
+        image_shape(f"{spec.head}: {path}", (feed.channels, *feed.size))
+        return feed
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         if isinstance(error, TargetError):
-            raise
+            if str(error).startswith(spec.head):
+                raise
+            raise TargetError(f"{spec.head}: {path}: {error}") from None
         raise TargetError(f"{spec.head}: {path} is not understood ({type(error).__name__}: {error})") from None
 
 
@@ -38,24 +46,17 @@ def checked(transformers: Any, folder: Path, feed: Feed, spec: Spec) -> tuple[Pr
 
     transformers' own processor, made from the model's folder, gets an image of noise of the right size. If it makes
     something else of it than what its file was read as, its scaling is measured on a black and a white image instead;
-    TargetError if that is not all it does.
+    TargetError if that is not all it does, and if it cannot be run.
     """
     notes = list(feed.notes)
     found = feed.preprocessing
     noise = np.random.default_rng(0).integers(0, 256, (1, feed.channels, *feed.size), np.uint8)
-    theirs = _processed(transformers, folder, noise)
-    if theirs is None:
-        notes.append(
-            "its image processor could not be run on an image of its size, so its file alone says how images are fed"
-        )
-    elif not _same(found, noise, theirs):
-        ends = [_processed(transformers, folder, np.full_like(noise, value)) for value in (0, 255)]
+    theirs = _processed(transformers, folder, noise, spec)
+    if not _same(found, noise, theirs):
+        ends = [_processed(transformers, folder, np.full_like(noise, value), spec) for value in (0, 255)]
         measured = _measured(found, ends)
         if measured is None or not _same(measured, noise, theirs):
-            raise TargetError(
-                f"{spec.head}: its image processor does more than scale pixels; load it in code, as "
-                "python:package.module:factory"
-            )
+            raise TargetError(f"{spec.head}: its image processor does more than scale pixels; {_WAY_OUT}")
         found = measured
     preprocessing, size = spec.preprocessing(found, feed.size)
     return preprocessing, size, notes
@@ -118,8 +119,8 @@ def _sides(value: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _processed(transformers: Any, folder: Path, images: np.ndarray) -> np.ndarray | None:
-    """(B, C, H, W) uint8 as its processor makes them; None if it cannot take them."""
+def _processed(transformers: Any, folder: Path, images: np.ndarray, spec: Spec) -> np.ndarray:
+    """(B, C, H, W) uint8 as its processor makes them."""
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         made = processor(
@@ -130,10 +131,18 @@ def _processed(transformers: Any, folder: Path, images: np.ndarray) -> np.ndarra
             do_center_crop=False,
             do_convert_rgb=False,
         )["pixel_values"]
-    except Exception:  # a processor may raise any error
-        return None
-    made = np.asarray(made, np.float32)
-    return made if made.shape == images.shape else None
+        made = np.asarray(made, np.float32)
+    except Exception as error:  # a processor may raise any error
+        reason = " ".join(str(error).split())[:200]
+        raise TargetError(
+            f"{spec.head}: its image processor cannot be run ({type(error).__name__}: {reason}); {_WAY_OUT}"
+        ) from None
+    if made.shape != images.shape:
+        raise TargetError(
+            f"{spec.head}: its image processor makes {made.shape} of images {images.shape}, which is more than scaling "
+            f"pixels; {_WAY_OUT}"
+        )
+    return made
 
 
 def _same(preprocessing: Preprocessing, images: np.ndarray, theirs: np.ndarray) -> bool:
@@ -141,11 +150,9 @@ def _same(preprocessing: Preprocessing, images: np.ndarray, theirs: np.ndarray) 
     return bool(np.abs(ours - theirs).max() <= _EQUAL * max(1.0, float(np.abs(theirs).max())))
 
 
-def _measured(preprocessing: Preprocessing, ends: list[np.ndarray | None]) -> Preprocessing | None:
+def _measured(preprocessing: Preprocessing, ends: list[np.ndarray]) -> Preprocessing | None:
     """The preprocessing that has these values for black and for white."""
     black, white = ends
-    if black is None or white is None:
-        return None
     low, high = (each[0].mean(axis=(1, 2)) for each in (black, white))
     if not (high > low).all():
         return None

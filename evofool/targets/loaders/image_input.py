@@ -7,8 +7,10 @@ from typing import NamedTuple
 import torch
 
 from evofool.errors import TargetError
+from evofool.targets.arguments import image_shape
 from evofool.targets.spec import Spec
 
+_MOST_IN_BATCH = 1 << 28  # values
 _LAYOUTS = "(B, C, H, W), (B, H, W, C), (B, H, W) or (B, pixels)"
 
 
@@ -27,11 +29,22 @@ class ImageInput(NamedTuple):
     def of(
         cls, dtype: torch.dtype, shape: Sequence[object], spec: Spec, takes: str, default: tuple[int, int] | None = None
     ) -> "ImageInput":
-        """Read from the shape of an input, in which a side that is not a whole number above 0 is free.
+        """Read from the shape of an input, in which a side that is not a whole number above 0 is free; TargetError for
+        images, or fixed batches of them, that are too large.
 
         Rows of pixels are grey and square unless size= says otherwise. takes: the input in words, for errors. default: the
         size of images where the input leaves it free.
         """
+        found = cls._read(dtype, shape, spec, takes, default)
+        values = math.prod(image_shape(spec.head, (found.channels, *found.size)))
+        if (found.batch or 1) * values > _MOST_IN_BATCH:
+            raise TargetError(f"{spec.head}: takes {takes}; that are {found.batch:,} images at once, which is too many")
+        return found
+
+    @classmethod
+    def _read(
+        cls, dtype: torch.dtype, shape: Sequence[object], spec: Spec, takes: str, default: tuple[int, int] | None
+    ) -> "ImageInput":
         if not 2 <= len(shape) <= 4:
             raise TargetError(f"{spec.head}: takes {takes}; it has to take only images, {_LAYOUTS}")
         batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in shape)

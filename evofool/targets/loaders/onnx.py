@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +20,7 @@ from evofool.targets.spec import Spec
 from evofool.targets.weights import check_sha256, read_file
 from evofool.text import whole_number
 
+_VARINT = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
 _TYPES = {
     "tensor(float)": torch.float32,
     "tensor(float16)": torch.float16,
@@ -68,8 +69,13 @@ def from_file(
         kind = str(images.dtype).removeprefix("torch.")
         raise TargetError(f"{spec.head}: its input is {kind}, pixels as they are; leave scale, mean and std out")
     names = [node.name for node in session.get_outputs()]
-    black = torch.zeros(images.batch or PROBE, images.channels, *images.size)
-    output = scores_of(names, spec, len(black), lambda: _answers(session, name, images.arranged(black), spec))
+    count = images.batch or PROBE
+
+    def answers() -> dict[str, object]:
+        black = torch.zeros(count, images.channels, *images.size)
+        return _answers(session, name, images.arranged(black), spec)
+
+    output = scores_of(names, spec, count, answers)
     target = Target.probed(
         spec.text,
         _forward(session, name, images, output, preprocessing),
@@ -150,7 +156,7 @@ def _session(onnxruntime: Any, path: Path, spec: Spec) -> tuple[Any, str]:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only, which are raised as well
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no common class
         reason = (str(error).splitlines() or [""])[0][:300]
         raise TargetError(f"{spec.head}: {path} is not an ONNX network that can be run ({reason})") from None
@@ -166,12 +172,24 @@ def _whole_digest(content: bytes, path: Path, who: str) -> str:
     Their names are entries of ONNX's external_data, which are found by a pattern, without a parser.
     """
     digest = hashlib.sha256(content)
-    locations = {
-        match[2][: match[1][0]] for match in re.finditer(rb"\n\x08location\x12([\x01-\x7f])([^\x00-\x1f]+)", content)
-    }
-    for location in sorted(locations):
+    for location in sorted({*_locations(content)}):
         name = PurePosixPath(location.decode(errors="replace"))
         if name.is_absolute() or ".." in name.parts:
             raise TargetError(f"{who}: {path} has tensors in {name}, outside of its folder; move them beside it")
         digest.update(read_file(path.parent / name, who, f"external data of {path.name}:"))
     return digest.hexdigest()
+
+
+def _locations(content: bytes) -> Iterator[bytes]:
+    """The values of the entries of TensorProto.external_data (its field 13) whose key is "location".
+
+    The lengths of an entry and of its value are before them, as protobuf's varints.
+    """
+    for entry in re.finditer(rb"\x6a" + _VARINT + rb"\n\x08location\x12" + _VARINT, content):
+        whole, length = map(_number, entry.groups())
+        if whole == len(b"\n\x08location\x12") + len(entry[2]) + length:
+            yield content[entry.end() : entry.end() + length]
+
+
+def _number(varint: bytes) -> int:
+    return sum((byte & 127) << 7 * place for place, byte in enumerate(varint))

@@ -1,6 +1,8 @@
 """A fitted classifier of scikit-learn in a file of skops, which is read without a pickle."""
 
 import warnings
+import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from evofool.targets.loaders.image_input import ImageInput
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
 from evofool.targets.weights import check_sha256, read_file
+
+_MOST_BYTES = 1 << 30  # of a file's content after decompression
+_ROWS = 256  # by which decision_function and predict are compared
 
 
 def load(spec: Spec) -> Target:
@@ -43,6 +48,8 @@ def load(spec: Spec) -> Target:
     images = ImageInput.of(torch.float64, (None, pixels), spec, f"rows of {pixels or '?'} features")
     images = images._replace(last=spec.flag("channels_last"))
     preprocessing, size = spec.preprocessing(Preprocessing(scale=1.0), images.size)
+    if outputs == "logits" and len(estimator.classes_) > 2:
+        _refuse_other_classes(estimator, answers, images.channels * size[0] * size[1], spec)
     target = Target.probed(
         spec.text,
         _forward(answers, images, preprocessing),
@@ -69,6 +76,10 @@ def _estimator(content: bytes, path: Path, spec: Spec) -> tuple[Any, list[str]]:
     """What the file has, and what was warned of."""
     from skops import io
 
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _MOST_BYTES:
+        raise TargetError(f"{spec.head}: {path} has {size:,} bytes when decompressed; {_MOST_BYTES:,} are the most")
     trusted = [name for name in spec.options.get("trusted", "").split(",") if name]
     try:
         with warnings.catch_warnings(record=True) as warned:
@@ -96,6 +107,27 @@ def _answers(estimator: Any, spec: Spec) -> tuple[Any, str]:
     raise TargetError(
         f"{spec.head}: a {type(estimator).__name__} has neither predict_proba nor decision_function, only classes"
     )
+
+
+def _refuse_other_classes(estimator: Any, answers: Any, pixels: int, spec: Spec) -> None:
+    """TargetError if the largest value is not of the class that predict returns, as with SVC's one-against-one.
+
+    Asked are rows of noise, 0 to 255 and 0 to 1. Values for other numbers of classes are refused later.
+    """
+    noise = np.random.default_rng(0).uniform(0, 255, (_ROWS // 2, pixels))
+    rows = np.concatenate([noise, noise / 255])
+    try:
+        values, classes = np.asarray(answers(rows)), np.asarray(estimator.predict(rows))
+    except Exception as error:  # an estimator may raise any error
+        reason = " ".join(str(error).split())[:200]
+        raise TargetError(f"{spec.head}: does not take rows of {pixels} pixels ({type(error).__name__}: {reason})") from None
+    if values.shape != (len(rows), len(estimator.classes_)):
+        return
+    if np.any(np.asarray(estimator.classes_)[values.argmax(axis=1)] != classes):
+        raise TargetError(
+            f"{spec.head}: the largest value of its decision_function is not always of the class that predict returns, "
+            'so they are no scores of classes; fit an SVC with decision_function_shape="ovr", or use predict_proba'
+        )
 
 
 def _forward(answers: Any, images: ImageInput, preprocessing: Preprocessing) -> Forward:

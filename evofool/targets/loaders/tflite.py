@@ -55,11 +55,14 @@ def load(spec: Spec) -> Target:
     if not numbers.can_be_fed(preprocessing, images.dtype):
         kind = str(images.dtype).removeprefix("torch.")
         raise TargetError(f"{spec.head}: its input is {kind}, pixels as they are; leave scale, mean and std out")
-    black = torch.zeros((images.batch or PROBE, images.channels, *images.size))
     names = [str(each["name"]) for each in runner.outputs]
-    output = scores_of(
-        names, spec, len(black), lambda: dict(zip(names, runner.ask(images, numbers.given(black, images)), strict=True))
-    )
+    count = images.batch or PROBE
+
+    def answers() -> dict[str, object]:
+        black = torch.zeros((count, images.channels, *images.size))
+        return dict(zip(names, runner.ask(images, numbers.given(black, images)), strict=True))
+
+    output = scores_of(names, spec, count, answers)
     index = names.index(output)
     is_softmax = _is_softmax(content, runner.outputs[index])
     target = Target.probed(

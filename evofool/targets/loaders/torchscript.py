@@ -32,8 +32,8 @@ def load(spec: Spec) -> Target:
     content = read_file(path, spec.head, "TorchScript file")
     digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
     refuse_other(content, path, spec.head, "torchscript")
-    preprocessing, size = spec.preprocessing(Preprocessing(), spec.side())
     module = _program(content, path, spec)
+    preprocessing, size = spec.preprocessing(Preprocessing(), spec.side())
     channels = spec.whole("channels", _first_channels(module)) or 3
     details = {
         "weights_sha256": digest,  # the program is part of the network, and frozen programs have their weights in it

@@ -249,6 +249,10 @@ def entry(**config: Any) -> Any:
     return lambda folder: write(folder, "config.json", json.loads((folder / "config.json").read_text()) | config)
 
 
+def processor(**said: Any) -> Any:
+    return lambda folder: write(folder, "preprocessor_config.json", PROCESSORS["squeezed"][0] | said)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -276,7 +280,23 @@ def entry(**config: Any) -> Any:
         (entry(num_channels=5), "its images have 5 channels; they have to have 1 or 3"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), "is a JSON list; it has to be an object"),
-        (lambda folder: write(folder, "preprocessor_config.json", {"size": {"height": "x"}}), "is not understood"),
+        (processor(size={"height": "x"}), "is not understood"),
+        (
+            processor(size={"height": 0, "width": 0}),
+            r"preprocessor_config.json: the shape of an image is .*, not \(3, 0, 0\)",
+        ),
+        (processor(size={"height": 200_000, "width": 200_000}), "preprocessor_config.json: an image of shape .* values"),
+        (processor(image_std=[0, 0, 0]), r"^hf:.*preprocessor_config.json: scale .* have to be > 0"),
+        (processor(image_mean="abc"), "^hf:.*preprocessor_config.json: Preprocessing: mean"),
+        (processor(rescale_factor=-1), "^hf:.*preprocessor_config.json: scale -1"),
+        (
+            processor(auto_map={"AutoImageProcessor": "code.Own"}),
+            r"is code of its own \(auto_map\), which is not run; load it",
+        ),
+        (
+            processor(image_processor_type="OwnProcessor"),
+            r"its image processor cannot be run \(.*; load it in code, as python:",
+        ),
     ],
 )
 def test_invalid_folders_are_one_sentence(saved: Path, tmp_path: Path, change: Any, words: str) -> None:

@@ -137,6 +137,12 @@ def test_whole_numbers_are_the_pixels(tmp_path: Path, dtype: str) -> None:
         target(f"onnx:{tmp_path / 'n.onnx'}?scale=1/255")
 
 
+def test_images_that_are_too_large_are_refused_before_one_is_made(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.onnx", ("b", 3, "h", "w"))
+    with pytest.raises(TargetError, match="has 805,306,368 values; 16,777,216 are the most"):
+        target(f"onnx:{path}?size=16384x16384")
+
+
 def test_free_sizes_need_one_and_free_channels_are_three(tmp_path: Path) -> None:
     path = write(tmp_path / "n.onnx", ("b", "c", "h", "w"))
     assert target(f"onnx:{path}?size=4x5").shape == (3, 4, 5)
@@ -211,20 +217,21 @@ def test_a_target_describes_itself_and_its_backend(tmp_path: Path) -> None:
     assert target(f"onnx:{again}").fingerprint() == found.fingerprint()
 
 
-def test_tensors_in_external_files_are_part_of_the_fingerprint(tmp_path: Path) -> None:
-    path = write(tmp_path / "n.onnx", beside="tensors of n.bin")
+@pytest.mark.parametrize("name", ["tensors of n.bin", "n" * 200 + ".bin"])
+def test_tensors_in_external_files_are_part_of_the_fingerprint(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "n.onnx", beside=name)
     whole = target(f"onnx:{write(tmp_path / 'whole.onnx')}")
     found = target(f"onnx:{path}")
     assert np.array_equal(found.logits(images(found)), whole.logits(images(found)))
     assert found.details["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
-    beside = tmp_path / "tensors of n.bin"
+    beside = tmp_path / name
     beside.write_bytes((-WEIGHTS).tobytes())
     changed = target(f"onnx:{path}")
     assert changed.details["file_sha256"] == found.details["file_sha256"]
     assert changed.fingerprint() != found.fingerprint()
     beside.unlink()
-    with pytest.raises(TargetError, match=r"there is no external data of n\.onnx: .*tensors of n\.bin"):
+    with pytest.raises(TargetError, match=r"there is no external data of n\.onnx: .*n\.bin|n{200}"):
         target(f"onnx:{path}")
 
 
@@ -280,6 +287,7 @@ def test_labels_have_to_be_as_many_as_scores_and_duplicates_are_numbered(tmp_pat
     [
         (("b", 3, 4, 5, 1), "FLOAT", r"takes images tensor\(float\) \['b', 3, 4, 5, 1\]; it has to take only images"),
         (("b", 3, 4, 5), "BOOL", r"takes images tensor\(bool\)"),
+        ((10**9, 3, 4, 5), "FLOAT", "that are 1,000,000,000 images at once, which is too many"),
         (("b", 5, 2, 6), "FLOAT", r"\['b', 5, 2, 6\]; images have 1 or 3 channels"),
     ],
 )

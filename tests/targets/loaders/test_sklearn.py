@@ -13,7 +13,7 @@ from sklearn.multiclass import OutputCodeClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from evofool.errors import TargetError
@@ -65,6 +65,31 @@ def test_decision_functions_are_logits(tmp_path: Path, digits: tuple[np.ndarray,
     two = digits[0], digits[1] == "digit 3"
     found = target(f"sklearn:{saved(tmp_path / 'two.skops', LinearSVC(), two)}")
     assert found.labels == ("False", "True")
+
+
+def test_decision_functions_that_are_no_scores_of_classes_are_refused(
+    tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """One-against-one has as many columns as classes where there are three."""
+    rows = np.isin(digits[1], ["digit 1", "digit 3", "digit 8"])
+    three = digits[0][rows], digits[1][rows]
+    for shape in ("ovr", "ovo"):
+        path = saved(tmp_path / f"{shape}.skops", SVC(decision_function_shape=shape), three)
+        if shape == "ovr":
+            assert target(f"sklearn:{path}").outputs == "logits"
+            continue
+        with pytest.raises(TargetError, match=r"is not always of the class that predict returns.*shape=\"ovr\""):
+            target(f"sklearn:{path}")
+
+
+def test_archives_that_are_large_when_decompressed_are_not_read(
+    tmp_path: Path, digits: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "n.skops", GaussianNB(), digits)
+    monkeypatch.setattr("evofool.targets.loaders.sklearn._MOST_BYTES", 5_000)
+    monkeypatch.setattr(io, "get_untrusted_types", None)
+    with pytest.raises(TargetError, match="bytes when decompressed; 5,000 are the most"):
+        target(f"sklearn:{path}")
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -42,6 +42,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, lenet: Target) -> Path:
         rows = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), network)
         torch.export.save(export(rows, torch.zeros(2, 784), DYNAMIC), folder / "rows.pt2")
     torch.save(network.state_dict(), folder / "state.pt")
+    (folder / "text.pt").write_text("hello")
     return folder
 
 
@@ -229,6 +230,7 @@ def test_a_damaged_file_is_one_sentence(
         ("export:", "export: has no file; write export:FILE"),
         ("torchscript:{}/script.pt", "the size of its images is not known; give size=224"),
         ("torchscript:{}/script.pt?size=28&channels=3", r"does not take images of shape \(3, 28, 28\)"),
+        ("torchscript:{}/text.pt", "text.pt is not a complete TorchScript file"),
         ("torchscript:{}/no.pt?size=28", "there is no TorchScript file .*no.pt"),
         ("export:{}/free.pt2?size=32", "its images cannot be 32x32"),
         ("export:{}/free.pt2?channels=1", 'no option "channels"'),
@@ -241,6 +243,24 @@ def test_a_damaged_file_is_one_sentence(
 def test_invalid_specs_and_files(files: Path, spec: str, words: str) -> None:
     with pytest.raises(TargetError, match=words):
         target(spec.format(files))
+
+
+def test_a_program_for_one_image_may_return_a_tuple_or_a_mapping(files: Path, tmp_path: Path, lenet: Target) -> None:
+    class Form(nn.Module):
+        def __init__(self, mapping: bool) -> None:
+            super().__init__()
+            assert lenet.network is not None
+            self.network, self.mapping = copy.deepcopy(lenet.network.module).requires_grad_(False), mapping
+
+        def forward(self, x: torch.Tensor) -> object:
+            z = self.network(x)
+            return {"logits": z, "loss": z.sum()} if self.mapping else (z, x)
+
+    for mapping in (False, True):
+        with warnings.catch_warnings(action="ignore"):
+            torch.export.save(export(Form(mapping).eval(), torch.zeros(1, 1, 28, 28), None), tmp_path / f"{mapping}.pt2")
+        found = target(f"export:{tmp_path}/{mapping}.pt2")
+        assert found.logits(images(3)) == pytest.approx(lenet.logits(images(3)), abs=1e-4)
 
 
 def test_a_program_that_takes_something_else_says_what_it_takes(tmp_path: Path) -> None:
