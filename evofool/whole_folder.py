@@ -51,6 +51,11 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
         raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
 
 
+def refuse_foreign(path: Path, mark: str) -> None:
+    """StoreError for a path that whole_folder would not replace, before long work for it."""
+    _refuse_foreign(Path(os.path.realpath(path)), path, mark)
+
+
 def _files_of(folder: Path) -> list[str]:
     return sorted(
         file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir() or file.is_symlink()

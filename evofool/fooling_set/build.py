@@ -37,7 +37,7 @@ from evofool.sweep.runner import OnProgress, Workers, WorkProgress, reporter
 from evofool.sweep.status import StatusFile
 from evofool.targets.redaction import public_name, without_folders
 from evofool.text import visible_lines
-from evofool.whole_folder import whole_folder
+from evofool.whole_folder import refuse_foreign, whole_folder
 
 MANIFEST, SCHEMA, VERSION = "build.json", "evofool.set.build", 1
 _MARK = "files.json"  # the list of the set's files: whole_folder replaces a folder that has no others
@@ -58,7 +58,8 @@ def build_set(recipe: SetRecipe, folder: Path, on_progress: OnProgress = lambda 
     earlier build is replaced, as a whole. On one kind of machine the same recipe gives the same bytes, with any number of
     workers and interruptions.
 
-    RecipeError or TargetError, before any cell, for what cannot be built; StoreError if a cell fails or does not score what
+    RecipeError or TargetError, before any cell, for what cannot be built, and StoreError where folder/set has files of
+    others; StoreError if a cell fails or does not score what
     was stored: the set is not written, the other cells are kept, and the same call tries again.
     """
     with locked_folder(folder, "set of fooling images", MANIFEST), StatusFile(folder) as status:
@@ -70,6 +71,7 @@ def build_set(recipe: SetRecipe, folder: Path, on_progress: OnProgress = lambda 
 
         say = reporter(report)
         try:
+            refuse_foreign(folder / WRITTEN, _MARK)
             listed = listed_entries(recipe, folder)
             for group in recipe.groups:
                 if group.images not in (None, DIGITS) and not Path(group.images or "").is_dir():

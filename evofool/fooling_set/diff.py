@@ -9,7 +9,7 @@ from typing import Any
 from evofool.errors import EvofoolError, StoreError
 from evofool.fooling_set.index import SetIndex, folder_of
 from evofool.fooling_set.layouts import TABLE
-from evofool.fooling_set.rows import MATRIX
+from evofool.fooling_set.rows import matrix_columns
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,18 @@ def _answers(classifier: str, pairs: list[tuple[Mapping[str, Any], Mapping[str, 
 def _rows(folder: Path, index: SetIndex) -> dict[str, dict[str, Any]]:
     """By id the hash of each image and the answers to it."""
     path = folder_of(folder) / TABLE
-    columns = ["id", "sha256", *(f"{kind}/{name}" for kind in MATRIX for name in index.classifiers)]
+    kinds = {"id": "string", "sha256": "string", **matrix_columns(list(index.classifiers))}
     try:
-        parquet = import_module("pyarrow.parquet")
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         raise EvofoolError(f"Parquet needs pyarrow ({error}): pip install 'evofool[bench]'") from None
     try:
-        rows = parquet.read_table(path, columns=columns).to_pylist()
-        found = {str(row["id"]): row for row in rows}
-        if any(row.keys() != set(columns) for row in rows) or len(found) < len(rows):
-            raise ValueError("it lacks columns of the matrix, or has an id twice")
-    except (OSError, ValueError, KeyError, import_module("pyarrow").ArrowException) as error:
+        table = parquet.read_table(path, columns=list(kinds))
+        schema = arrow.schema([(name, arrow.type_for_alias(kind)) for name, kind in kinds.items()])
+        rows = table.select(list(kinds)).cast(schema).to_pylist()  # KeyError for a column that it has not
+        found = {row["id"]: row for row in rows}
+        if len(found) < len(rows) or None in found:
+            raise ValueError("it has an id twice, or an image without one")
+    except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
         raise StoreError(f"{path} cannot be read as the table of a set ({error})") from None
     return found

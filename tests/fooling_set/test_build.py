@@ -246,6 +246,11 @@ def test_other_errors_name_the_culprit(nets: None, tmp_path: Path) -> None:
         build_set(tiny(groups=[{**digits, "classes": [11]}]), tmp_path / "b")
     with pytest.raises(RecipeError, match="there is no folder photos"):
         build_set(tiny(groups=[{**digits, "images": "photos"}]), tmp_path / "c")
+    (tmp_path / "e" / "set").mkdir(parents=True)
+    (tmp_path / "e" / "build.json").touch()
+    (tmp_path / "e" / "set" / "mine").touch()
+    with pytest.raises(StoreError, match="set is not empty, and has mine"):
+        build_set(tiny(), tmp_path / "e")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "mine").touch()
     with pytest.raises(StoreError, match="is not empty and holds no set of fooling images"):

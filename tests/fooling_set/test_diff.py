@@ -78,6 +78,12 @@ def test_what_is_no_set_is_refused(built: Path, tmp_path: Path) -> None:
     twice = rewritten(built, tmp_path / "twice", lambda rows: [*rows, rows[0]])
     with pytest.raises(StoreError, match="has an id twice"):
         diff(built, twice)
+    other = rewritten(built, tmp_path / "words", lambda rows: [{**row, "log_odds/lenet": "a"} for row in rows])
+    with pytest.raises(StoreError, match="cannot be read as the table of a set"):
+        diff(built, other)
+    less = rewritten(built, tmp_path / "less", lambda rows: [{"id": row["id"], "sha256": ""} for row in rows])
+    with pytest.raises(StoreError, match="cannot be read as the table of a set"):
+        diff(less, built)
     (twice / TABLE).write_bytes(b"nothing")
     with pytest.raises(StoreError, match="cannot be read as the table of a set"):
         diff(built, twice)
