@@ -1,4 +1,4 @@
-"""The group `evofool set`: build a set of fooling images, and compare two versions."""
+"""The group `evofool set`: build a set of fooling images, compare two versions, take a sample."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ fooling_set = typer.Typer(
 
     evofool set build set-1 --out DIR    the shipped recipe; the set is DIR/set
     evofool set diff A B                 what differs between two versions
+    evofool set sample SET --out DIR     a small part of a set
 """,
 )
 
@@ -76,6 +77,20 @@ def build(
         f"Set:       {outcome.folder}",
         f"Data card: {outcome.folder / 'README.md'}",
     )
+
+
+@fooling_set.command("sample")
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="SET", help="The folder of a set.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the sample, a set too.")],
+    images: Annotated[int, typer.Option(min=1, help="The most images of each classifier and arm.")] = 1,
+) -> None:
+    """Write a small part of a set as a set: some images of each classifier and arm, with the answers of all classifiers."""
+    from evofool.fooling_set.sample import sample as write_sample
+
+    index = write_sample(folder, out, images)
+    total = sum(of["bytes"] for of in index.files.values())
+    print_lines(f"{index.images:,} images written to {out}; the table, shards and decoders have {total / 1e6:.1f} MB")
 
 
 @fooling_set.command("diff")

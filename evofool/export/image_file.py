@@ -26,8 +26,13 @@ def stem(elite: ListedElite, run: StoredRun) -> str:
 
 def home(elite: ListedElite, run: StoredRun) -> str:
     """The folder of an elite's class: 003_tiger_shark."""
-    digits = len(str(len(run.labels) - 1))
-    return f"{elite.row.class_id:0{digits}d}_{file_name(elite.label)}"
+    return class_folder(elite.row.class_id, run.labels)
+
+
+def class_folder(class_id: int, labels: Sequence[str]) -> str:
+    """The folder of a class among these labels: 003_tiger_shark."""
+    digits = len(str(len(labels) - 1))
+    return f"{class_id:0{digits}d}_{file_name(labels[class_id])}"
 
 
 def genome_text(elite: ListedElite, run: StoredRun) -> str:

@@ -4,8 +4,7 @@ The stages: train and prepare the classifiers -> run the cells -> measure their 
 from which the same call goes on after an interruption; only the last is done as a whole.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,11 @@ from evofool.cluster.settings import RayOptions
 from evofool.errors import ImageError, Interrupted, RecipeError, StoreError
 from evofool.export.card import own_version
 from evofool.fooling_set.answers import answer_all
-from evofool.fooling_set.card import description, set_card
-from evofool.fooling_set.croissant import FILE as CROISSANT
-from evofool.fooling_set.croissant import croissant
-from evofool.fooling_set.index import WRITTEN, SetIndex, file_record
-from evofool.fooling_set.layouts import IMAGES, METADATA, all_layouts
+from evofool.fooling_set.index import WRITTEN, SetIndex
 from evofool.fooling_set.prepare import SetClassifier, listed_entries, prepare, train_missing
 from evofool.fooling_set.recipe import SetRecipe
-from evofool.fooling_set.rows import rows_of
+from evofool.fooling_set.rows import Row, rows_of
+from evofool.fooling_set.write import MARK, SetOrigin, write_set
 from evofool.image_metrics.metrics import MIN_REAL_IMAGES, ImageMetrics
 from evofool.image_metrics.own_shape import OwnShape
 from evofool.json_file import write_json
@@ -36,11 +32,9 @@ from evofool.sweep.folder import locked_folder
 from evofool.sweep.runner import OnProgress, Workers, WorkProgress, reporter
 from evofool.sweep.status import StatusFile
 from evofool.targets.redaction import public_name, without_folders
-from evofool.text import visible_lines
-from evofool.whole_folder import refuse_foreign, whole_folder
+from evofool.whole_folder import refuse_foreign
 
 MANIFEST, SCHEMA, VERSION = "build.json", "evofool.set.build", 1
-_MARK = "files.json"  # the list of the set's files: whole_folder replaces a folder that has no others
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ def build_set(recipe: SetRecipe, folder: Path, on_progress: OnProgress = lambda 
 
         say = reporter(report)
         try:
-            refuse_foreign(folder / WRITTEN, _MARK)
+            refuse_foreign(folder / WRITTEN, MARK)
             listed = listed_entries(recipe, folder)
             for group in recipe.groups:
                 if group.images not in (None, DIGITS) and not Path(group.images or "").is_dir():
@@ -145,44 +139,16 @@ def _metrics(
 
 def _write(recipe: SetRecipe, classifiers: Sequence[SetClassifier], folder: Path, report: Callable[[str], None]) -> SetIndex:
     """Write the set, whole or not at all."""
-    title = recipe.title or recipe.name
-    total, sizes = sum(len(classifier.cells) for classifier in classifiers), Counter[str]()
-    counts: dict[str, Counter[str]] = {classifier.name: Counter() for classifier in classifiers}
-    with whole_folder(folder / WRITTEN, _MARK) as draft:
-        with all_layouts(draft, list(counts)) as write_rows:
-            for number, rows in enumerate(rows_of(classifiers, folder), 1):
-                report(f"writing the set: {number} of {total} cells")
-                write_rows(rows)
-                for row in rows:
-                    counts[row.values["classifier"]][row.values["arm"]] += 1
-                    sizes["png"] += len(row.png)
-                    sizes["genome"] += len(row.values["genome"] or "")
-                    sizes["judged"] += row.values["verdict"] is not None
-                    sizes["measured"] += row.values["nearest_real_hog_percentile"] is not None
-        index = SetIndex(
-            recipe.name,
-            recipe.version,
-            own_version(),
-            _public(recipe),
-            {classifier.name: _record(classifier) for classifier in classifiers},
-            {name: dict(of) for name, of in counts.items()},
-            sum(of.total() for of in counts.values()),
-            sizes["png"],
-            sizes["genome"],
-            {path: file_record(draft / path) for path in _files(draft)},
-        )
-        index.write(draft)
-        card = visible_lines(set_card(index, title, sizes["judged"], sizes["measured"]))
-        (draft / "README.md").write_text(card, encoding="utf-8")
-        cite = f"{title}, version {index.version}, made by evofool {index.evofool}"
-        write_json(draft / CROISSANT, croissant(index, title, description(index), cite))
-    return index
+    total = sum(len(classifier.cells) for classifier in classifiers)
 
+    def reported() -> Iterator[list[Row]]:
+        for number, rows in enumerate(rows_of(classifiers, folder), 1):
+            report(f"writing the set: {number} of {total} cells")
+            yield rows
 
-def _files(draft: Path) -> list[str]:
-    """The files that are listed with their hashes: all but the images of the layout of folders."""
-    every = sorted(path.relative_to(draft).as_posix() for path in draft.rglob("*") if path.is_file())
-    return [path for path in every if path == METADATA or not path.startswith(f"{IMAGES}/")]
+    records = {classifier.name: _record(classifier) for classifier in classifiers}
+    origin = SetOrigin(recipe.name, recipe.version, own_version(), _public(recipe), records)
+    return write_set(folder / WRITTEN, origin, reported())
 
 
 def _public(recipe: SetRecipe) -> dict[str, Any]:

@@ -36,10 +36,11 @@ def set_card(index: SetIndex, title: str, judged: int, measured: int) -> str:
 def description(index: SetIndex) -> str:
     """The set in two sentences."""
     arms = list(dict.fromkeys(arm for counts in index.counts.values() for arm in counts))
+    part = f" A sample: at most {index.sample} images of each classifier and arm." if index.sample else ""
     return (
         f"{index.images:,} fooling images of {len(index.classifiers)} image classifiers, made by {', '.join(arms)}, with "
         "the answers of every classifier to every image. Made by evofool "
-        f"{index.evofool}; licence {LICENSE}."
+        f"{index.evofool}; licence {LICENSE}.{part}"
     )
 
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from evofool.errors import EvofoolError, StoreError
-from evofool.fooling_set.index import SetIndex, folder_of
-from evofool.fooling_set.layouts import TABLE
+from evofool.fooling_set.index import SetIndex
 from evofool.fooling_set.rows import matrix_columns
+from evofool.fooling_set.table import read_table
 
 
 @dataclass(frozen=True)
@@ -90,19 +88,5 @@ def _answers(classifier: str, pairs: list[tuple[Mapping[str, Any], Mapping[str, 
 
 def _rows(folder: Path, index: SetIndex) -> dict[str, dict[str, Any]]:
     """By id the hash of each image and the answers to it."""
-    path = folder_of(folder) / TABLE
-    kinds = {"id": "string", "sha256": "string", **matrix_columns(list(index.classifiers))}
-    try:
-        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise EvofoolError(f"Parquet needs pyarrow ({error}): pip install 'evofool[bench]'") from None
-    try:
-        table = parquet.read_table(path, columns=list(kinds))
-        schema = arrow.schema([(name, arrow.type_for_alias(kind)) for name, kind in kinds.items()])
-        rows = table.select(list(kinds)).cast(schema).to_pylist()  # KeyError for a column that it has not
-        found = {row["id"]: row for row in rows}
-        if len(found) < len(rows) or None in found:
-            raise ValueError("it has an id twice, or an image without one")
-    except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
-        raise StoreError(f"{path} cannot be read as the table of a set ({error})") from None
-    return found
+    columns = {"id": "string", "sha256": "string", **matrix_columns(list(index.classifiers))}
+    return {row["id"]: row for row in read_table(folder, columns)}

@@ -18,7 +18,8 @@ class SetIndex:
     """A set as a whole.
 
     evofool: the version that wrote it. recipe: the recipe, as plain data. classifiers: by name group, spec, fingerprint,
-    weights_sha256 (None of a black box), shape, labels and notes. counts: by classifier and arm, the number of images.
+    weights_sha256 (None of a black box), shape, labels and notes. sample: 0, or of a sample how many images of each
+    classifier and arm it has at most. counts: by classifier and arm, the number of images.
     images: how many there are, png_bytes and genome_bytes their sizes. files: by path in the folder, its bytes and sha256;
     without those of the layout of folders, whose images have theirs in the table.
     """
@@ -28,6 +29,7 @@ class SetIndex:
     evofool: str
     recipe: Mapping[str, Any]
     classifiers: Mapping[str, Mapping[str, Any]]
+    sample: int
     counts: Mapping[str, Mapping[str, int]]
     images: int
     png_bytes: int

@@ -72,6 +72,7 @@ COMMANDS: dict[str, list[str]] = {
     "transfer": ["{run} --target lenet?labels={labels} --json {new}.json", "{run} {run}"],
     "score-set": ["{run} --sheet {new}.png", "{bad} --target lenet"],
     "set build": ["{image}", "set-1 --target {image}=lenet"],
+    "set sample": ["{image} --out {image}"],
     "set diff": ["{set} {set}", "{image} {image} --json"],
     "targets list": [],
     "targets show": ["onnx:{image}"],

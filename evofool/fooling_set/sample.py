@@ -1,0 +1,49 @@
+"""A sample of a set: a small set with some images of each classifier and arm."""
+
+from pathlib import Path
+from typing import Any
+
+from evofool.errors import StoreError
+from evofool.export.image_file import class_folder
+from evofool.fooling_set.index import SetIndex, folder_of
+from evofool.fooling_set.layouts import DECODERS
+from evofool.fooling_set.rows import COLUMNS, Row, matrix_columns
+from evofool.fooling_set.table import read_table
+from evofool.fooling_set.write import SetOrigin, write_set
+
+
+def sample(source: Path, out: Path, images: int) -> SetIndex:
+    """Write a set of at most `images` images of each classifier and arm of a set, evenly spaced in the order of its table.
+
+    Of n images those at places floor((k + 1/2) n / images). Its classifiers and answers are those of the whole set, so
+    columns of the matrix are the same. StoreError if there is no set, or a damaged one; nothing is written then.
+    """
+    index = SetIndex.read(source)
+    columns = {"label": "int64", **COLUMNS, **matrix_columns(list(index.classifiers))}
+    rows = read_table(source, columns, images=True)
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault((row["classifier"], row["arm"]), []).append(place)
+    kept = sorted(place for every in places.values() for place in _spread(every, images))
+    origin = SetOrigin(index.name, index.version, index.evofool, index.recipe, index.classifiers, images)
+    return write_set(out, origin, [[_row(rows[place], index, source)] for place in kept])
+
+
+def _spread(places: list[int], most: int) -> list[int]:
+    """Of the places at most so many, evenly spaced."""
+    if len(places) <= most:
+        return places
+    return [places[(2 * k + 1) * len(places) // (2 * most)] for k in range(most)]
+
+
+def _row(found: dict[str, Any], index: SetIndex, source: Path) -> Row:
+    png = found["image"]["bytes"]
+    values = {name: value for name, value in found.items() if name != "image"}
+    try:
+        home = class_folder(values["label"], index.classifiers[values["classifier"]]["labels"])
+        decoder = None
+        if (name := values["decoder_sha256"]) is not None:
+            decoder = (folder_of(source) / DECODERS / f"{Path(name).name}.safetensors").read_bytes()
+        return Row(values, png, f"{Path(values['group']).name}/{home}", decoder)
+    except (KeyError, IndexError, TypeError, OSError) as error:
+        raise StoreError(f"{folder_of(source)} is damaged: image {values['id']} ({type(error).__name__}: {error})") from None
