@@ -22,12 +22,13 @@ def measure_through(folder: Path, through: str, trust: bool, as_json: bool) -> N
     from evofool.machine import keep_memory
     from evofool.run.stored import StoredRun
     from evofool.run.survival import survival
-    from evofool.targets.pipelines import pipelines
+    from evofool.targets.pipelines import pipelines, refuse_misfits
 
     made = pipelines(through, "--through")
     keep_memory()
     try:
         with StoredRun(folder) as stored, status() as show_status:
+            refuse_misfits(made, stored.meta.target.shape, "--through")
             report: Callable[[str], None] = lambda text: show_status(lambda: text)  # noqa: E731
             found = survival(stored, made, trust, report)
     except KeyboardInterrupt:

@@ -106,14 +106,17 @@ def of_steps(p: np.ndarray, step: float) -> np.ndarray:
     return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def steps_note(step: float) -> str:
-    """What rounding to a step means for scores."""
+def steps_note(step: float, divided: bool = True) -> str:
+    """What rounding to a step means for scores. divided: whether they are as of_steps makes them."""
     half = step / 2
-    return (
+    note = (
         f"its probabilities are in steps of 1/{round(1 / step)}: confidences above "
-        f"{1 - half:.{math.floor(-math.log10(step)) + 1}f} cannot be distinguished from 1, log-odds are limited to "
-        f"+-{math.log((1 - half) / half):.1f}, and classes with probability 0 share half a step"
+        f"{1 - half:.{math.floor(-math.log10(step)) + 1}f} cannot be distinguished from 1"
     )
+    if divided:
+        limit = math.log((1 - half) / half)
+        note += f", log-odds are limited to +-{limit:.1f}, and classes with probability 0 share half a step"
+    return note
 
 
 def _step(values: np.ndarray) -> float:

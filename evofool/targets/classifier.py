@@ -236,7 +236,7 @@ class Target:
             )
         details = {"preprocessing": preprocessing.described(), "outputs": outputs, **details}
         if step and outputs == "probabilities":
-            notes = [steps_note(step)]
+            notes = [steps_note(step, network is None)]
             if network is None:
                 even = partial(of_steps, step=step)
                 forward, reform = _composed(forward, even), even if reform is None else _composed(reform, even)

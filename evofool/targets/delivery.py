@@ -1,10 +1,8 @@
 """A target as it is deployed: its answer to an image is made of those to what pipelines deliver (`through=jpeg:75,...`)."""
 
-import numpy as np
-
 from evofool.errors import TargetError
 from evofool.targets.classifier import Target
-from evofool.targets.pipelines import codec_versions, pipelines
+from evofool.targets.pipelines import codec_versions, pipelines, refuse_misfits
 from evofool.targets.spec import Spec
 from evofool.targets.through import LEAST, MEAN, Through
 
@@ -28,10 +26,7 @@ def deliver(target: Target, through: Through) -> None:
     """
     if target.shape[0] not in (1, 3):
         raise TargetError(f"{target.name}: through= is for grey and RGB images, and these have {target.shape[0]} channels")
-    try:
-        through.images(np.zeros((1, *target.shape), np.uint8))
-    except TargetError as error:
-        raise TargetError(f"{target.name}: through: {error}") from None
+    refuse_misfits(through.pipelines, target.shape, f"{target.name}: through")
     target.deliver(through)
     count = len(through.pipelines)
     target.queries_per_image *= count

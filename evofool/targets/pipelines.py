@@ -5,7 +5,7 @@ A pipeline is a chain of steps on 8-bit pictures, each exact: there is no random
 
 import difflib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple, Protocol
@@ -200,6 +200,15 @@ def pipelines(text: str, who: str) -> tuple[Pipeline, ...]:
     if len(made) > MOST:
         raise TargetError(f"{who}: through has {len(made)} pipelines; at most {MOST} are possible")
     return made
+
+
+def refuse_misfits(made: Sequence[Pipeline], shape: tuple[int, int, int], who: str) -> None:
+    """TargetError, which begins with who, for a step that images of this shape are too small or too long for."""
+    for pipeline in made:
+        try:
+            pipeline(np.zeros((1, *shape), np.uint8))
+        except TargetError as error:
+            raise TargetError(f"{who}: {error}") from None
 
 
 def codec_versions(made: tuple[Pipeline, ...]) -> str:

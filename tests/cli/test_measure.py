@@ -106,10 +106,11 @@ def test_it_tells_how_many_elites_survive_a_pipeline(call: Call, cppn_run: Path)
 def test_one_thing_is_measured_at_a_time(call: Call, cppn_run: Path) -> None:
     for arguments, message in {
         (): "give --images, to compare with real images, or --through",
-        ("--images", "digits", "--through", "jpeg:75"): "give --images",
+        ("--images", "digits", "--through", "jpeg:75"): "give only one of --images and --through",
         ("--images", "digits", "--json"): "--json is for --through",
         ("--through", "jpeg:75", "--network", "lenet"): "--network compares with real images",
         ("--through", "jpeg:101"): "--through: through has",
+        ("--through", "jpeg:75,crop:300"): "--through: crop:300 does not fit into 28 x 28 pixels",
     }.items():
         printed = call("measure", cppn_run, *arguments)
         assert printed.code == 2, arguments

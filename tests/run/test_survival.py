@@ -87,9 +87,11 @@ def test_elites_are_counted_by_what_the_plain_target_answers_to_what_is_delivere
     assert told["queries"] == 3 * len({e.row.png for e in elites})
 
 
-def test_a_server_is_asked_once_and_with_trust_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["", "?through=jpeg:30,shift:1"])
+def test_a_server_is_asked_once_and_with_trust_only(tmp_path: Path, options: str) -> None:
+    """Also a server whose run has its own through=."""
     with serving(target("lenet")) as url:
-        folder = started(tmp_path / "run", url, 24)
+        folder = started(tmp_path / "run", f"{url}{options}", 24)
         with StoredRun(folder) as stored:
             with pytest.raises(TargetError, match="--trust"):
                 survival(stored, pipelines("jpeg:50", ""))

@@ -155,5 +155,7 @@ def test_a_rounded_softmax_is_probabilities_though_its_rows_do_not_sum_to_1(clas
     p = np.exp(found.logits(IMAGES))
     assert p.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert p.min() > 0
+    network = Body(classes, lambda z: (torch.softmax(gain * z, 1) * steps).round() / steps)
+    assert Target.from_module(network, None, SHAPE, name="net").outputs == "probabilities"
     with pytest.raises(TargetError, match="outputs is probabilities, but rows of its answer sum to"):
         made(lambda images: rounded(images) + np.float32(2 / steps), "probabilities")
