@@ -82,7 +82,17 @@ FLOORS = (
 """The rooms of evofool/, files and packages, the lowest floor first. A room imports only from floors below its own."""
 
 BENCH_FLOORS = (
-    ("acceptance", "answer_file", "cell_job", "interval", "limits", "network_features", "real", "result_file"),
+    (
+        "acceptance",
+        "acceptance_rule",
+        "answer_file",
+        "cell_job",
+        "interval",
+        "limits",
+        "network_features",
+        "real",
+        "result_file",
+    ),
     ("arms", "calibration", "real_features", "seen_answers", "statistics", "training_images"),
     ("comparable", "headline", "trace"),
     ("reference",),

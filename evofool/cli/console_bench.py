@@ -20,20 +20,13 @@ def calibrated(target: "Target", images: str, report: Callable[[str], None], nam
 
     TargetError where the images cannot set thresholds (Calibration.faults).
     """
-    from evofool.bench.calibration import calibrate
-    from evofool.bench.real import real_images
+    from evofool.bench.sets.thresholds import thresholds
     from evofool.bench.training_images import trained_on
-    from evofool.errors import TargetError
-    from evofool.machine import torch_threads
     from evofool.targets.validation import published_top1
 
     name = name or target.name
-    with torch_threads(1):
-        real = real_images(images, target)
-        calibration = calibrate(target, real, lambda text: report(f"{name}: {text}"))
+    real, calibration = thresholds(target, images, lambda text: report(f"{name}: {text}"))
     declared = published_top1(target)
-    if faults := calibration.faults(target.name, declared):
-        raise TargetError(f"{target.name}: {'; '.join(faults)}")
     summary = calibration.summary()
     control = summary["control"]
     doubt = f", of which its weights were trained on {known:,}" if (known := trained_on(target, real)) else ""

@@ -25,6 +25,12 @@ IMAGES = typer.Option(
 )
 JSON = typer.Option("--json", metavar="FILE", help="Write all results there, with those of every image.")
 SHEET = typer.Option(metavar="FILE", help="Draw the best image of every class there, a PNG.")
+FOOLS = typer.Option(
+    metavar="RULE",
+    help="When an image fools: 'p>=0.99' (default), 'margin>=3', 'log_odds>=2'; with --images also tau_5 (then the default) "
+    "or tau_50.",
+)
+OUT = typer.Option(metavar="DIR", help="Write a page of the images that still fool there, index.html, and survivors.json.")
 SKIP = typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and list them.")
 
 _SHOWN = 5  # classes at each end of the ranking
@@ -37,6 +43,8 @@ def score_set(
     images: Annotated[str | None, IMAGES] = None,
     json: Annotated[Path | None, JSON] = None,
     sheet: Annotated[Path | None, SHEET] = None,
+    fools: Annotated[str | None, FOOLS] = None,
+    out: Annotated[Path | None, OUT] = None,
     skip_unreadable: Annotated[bool, SKIP] = False,
     trust: Trust = False,
 ) -> None:
@@ -45,9 +53,16 @@ def score_set(
     For each image: the predicted class, and the log-odds and margin of its intended class. With --images also whether it is
     accepted: its intended class is predicted, with a margin that 95% (tau_5) or half (tau_50) of the correctly classified
     real images reach. Images of another size are resized. A class counts as accepted if one of its images is.
+
+    With --out, or --fools, also which images still fool the target: their intended class is predicted and reaches RULE. The
+    pytest plugin tests the same: pytest --evofool-set DIR --evofool-target SPEC.
     """
+    from contextlib import ExitStack
+
     from evofool.bench.sets.image_set import image_set
     from evofool.bench.sets.score_set import score_set as score_images
+    from evofool.bench.sets.survivors import Survivors, fooling_rule
+    from evofool.bench.sets.survivors_page import PAGE, survivors_folder
     from evofool.cli.console import refuse_unwritable
     from evofool.cli.console_bench import calibrated
     from evofool.json_file import write_json
@@ -56,20 +71,28 @@ def score_set(
 
     for path in (json, sheet):
         refuse_unwritable(path)
+    rule = fooling_rule(fools, images is not None)
     classifier = _target(images_or_run, target, trust)
     found = image_set(images_or_run, classifier)
     keep_memory()
     before = classifier.queries
-    try:
-        with status() as show_status:
-            report: Callable[[str], None] = lambda text: show_status(lambda: text)  # noqa: E731
-            calibration = None if images is None else calibrated(classifier, images, report)
-            real = classifier.queries - before
-            scored = score_images(found, classifier, calibration, skip_unreadable=skip_unreadable, on_progress=report)
-    except KeyboardInterrupt:
-        print_lines("Interrupted; nothing was written")
-        raise typer.Exit(130) from None
+    with ExitStack() as stack:
+        write = None if out is None else stack.enter_context(survivors_folder(out))
+        try:
+            with status() as show_status:
+                report: Callable[[str], None] = lambda text: show_status(lambda: text)  # noqa: E731
+                calibration = None if images is None else calibrated(classifier, images, report)
+                real = classifier.queries - before
+                scored = score_images(found, classifier, calibration, skip_unreadable=skip_unreadable, on_progress=report)
+        except KeyboardInterrupt:
+            print_lines("Interrupted; nothing was written")
+            raise typer.Exit(130) from None
+        survivors = Survivors(scored, rule)
+        if write is not None:
+            write(survivors)
     _print(scored)
+    if out is not None or fools is not None:
+        print_lines("", survivors.summary())
     for note in scored.position.notes():
         print_lines(
             "", f"Note: {note}; {scored.undecided:,} of {len(scored.rows):,} images are nearer to a threshold than that"
@@ -84,6 +107,8 @@ def score_set(
             data["real"] |= {"source": name_of(images), "queries": real}
         write_json(json, data)
         print_lines(f"Written: {json}")
+    if out is not None:
+        print_lines(f"Written: {out / PAGE}")
     if sheet is not None:
         _draw(sheet, scored)
         print_lines(f"Written: {sheet}")
@@ -115,6 +140,8 @@ def _print(scored: "ScoredSet") -> None:
     )
     if left_out := scored.images.left_out:
         print_lines(f"{left_out:,} more are of a rejection class and are left out")
+    for note in scored.images.notes():
+        print_lines(note)
     _print_skipped(scored)
     if target.top_k < len(target.labels):
         print_lines(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evofool.errors import EvofoolError, ImageError
 from evofool.export.image_file import picture, stem
@@ -81,21 +81,38 @@ def write_run(
     return _write(path, parts, run.labels, {"place": "int64"}, size)
 
 
-def read_images(file: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(name, label, the PNG's bytes) of each row of a table that write_elites wrote, in order; a name may be "".
+class TableImage(NamedTuple):
+    """A row of a table: the file's name, or "", the label, and the PNG's bytes.
 
-    Anybody's table will do that has the columns image and label_name. EvofoolError without pyarrow; ImageError, naming the
-    file and the row, for a table without them, or with other values in them, and for what is no Parquet.
+    confidence: of the class, by the classifier that the image was made for, 0 to 1; None where the table does not say.
+    classifier: its name, or "".
+    """
+
+    name: str
+    label: str
+    png: bytes
+    confidence: float | None = None
+    classifier: str = ""
+
+
+def read_images(file: Path) -> Iterator[TableImage]:
+    """The images of a table that write_elites wrote, in order.
+
+    Anybody's table will do that has the columns image and label_name; confidence and classifier are read where they are.
+    EvofoolError without pyarrow; ImageError, naming the file and the row, for a table without them, or with other values in
+    them, and for what is no Parquet.
     """
     arrow, parquet = _pyarrow()
     done = 0
     try:
         with parquet.ParquetFile(file) as table:
-            if missing := {"image", "label_name"} - set(table.schema_arrow.names):
+            names = set(table.schema_arrow.names)
+            if missing := {"image", "label_name"} - names:
                 raise ImageError(
                     f"{file} has no column {', '.join(sorted(missing))}: it is no table of evofool export --format parquet"
                 )
-            for batch in table.iter_batches(_GROUP, columns=["image", "label_name"]):
+            columns = ["image", "label_name", *sorted({"confidence", "classifier"} & names)]
+            for batch in table.iter_batches(_GROUP, columns=columns):
                 for number, row in enumerate(batch.to_pylist(), done):
                     yield _image_of(row, f"{file}, row {number}")
                 done += len(batch)
@@ -105,15 +122,21 @@ def read_images(file: Path) -> Iterator[tuple[str, str, bytes]]:
         raise ImageError(f"{file} cannot be read as a table of pictures ({error})") from None
 
 
-def _image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, bytes]:
+def _image_of(row: Mapping[str, Any], where: str) -> TableImage:
     image, label = row["image"], row["label_name"]
     if not isinstance(label, str):
         raise ImageError(f"{where}: its label_name is {label!r:.60}; it has to be what the class is called, a text")
     png = image.get("bytes") if isinstance(image, dict) else None
     if not isinstance(png, bytes):
         raise ImageError(f"{where}: its image is no struct of bytes, a PNG's, and path, as Hugging Face's data sets have it")
-    path = image.get("path")
-    return path if isinstance(path, str) else "", label, png
+    path, p, classifier = image.get("path"), row.get("confidence"), row.get("classifier")
+    return TableImage(
+        path if isinstance(path, str) else "",
+        label,
+        png,
+        p if isinstance(p, float) and 0 <= p <= 1 else None,
+        classifier if isinstance(classifier, str) else "",
+    )
 
 
 def _pyarrow() -> tuple[Any, Any]:

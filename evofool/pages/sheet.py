@@ -1,5 +1,6 @@
 """A contact sheet: every elite with its label and its confidence."""
 
+import io
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evofool.images import to_pil
+from evofool.images import encode_png, to_pil
 from evofool.pages.palette import FAINT, INK, LINE, PAPER
 from evofool.text import visible
 
@@ -144,6 +145,15 @@ def confidence_text(p: float) -> str:
 def color(confidence: float) -> str:
     """The colour of LEVELS that a confidence is shown in."""
     return next(shade for below, _, shade in LEVELS if confidence < below)
+
+
+def small_png(image: np.ndarray, side: int) -> bytes:
+    """The PNG of uint8 (C, H, W) itself if it has no side above `side`, which a page enlarges; else of the image reduced."""
+    if max(image.shape[1:]) <= side:
+        return encode_png(image)
+    buffer = io.BytesIO()
+    thumbnail(image, side).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def thumbnail(image: np.ndarray, side: int) -> "Image.Image":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evofool.bench.gate.acceptance import AcceptanceRule, parse_acceptance_rule
+from evofool.bench.acceptance_rule import AcceptanceRule, parse_acceptance_rule
 from evofool.errors import RecipeError
 from evofool.scores import confidence, log_odds, margin
 

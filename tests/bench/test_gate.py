@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from evofool.bench.acceptance_rule import AcceptanceRule
 from evofool.bench.bench import run_bench
 from evofool.bench.finish import BenchOutcome
 from evofool.bench.gate import against_result as against_module
-from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.at_threshold import GateAttacks, threshold
 from evofool.bench.gate.outputs import GateOutputs
 from evofool.bench.plan import parse

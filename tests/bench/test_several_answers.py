@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from evofool.bench import cell as cells
+from evofool.bench.acceptance_rule import parse_acceptance_rule
 from evofool.bench.bench import run_bench
-from evofool.bench.gate.acceptance import parse_acceptance_rule
 from evofool.bench.gate.at_threshold import GateAttacks, threshold
 from evofool.bench.plan import parse
 from evofool.targets.digits import held_out

@@ -16,7 +16,7 @@ from evofool.cli.export import export as command
 from evofool.errors import EvofoolError, ImageError, RecipeError, StoreError
 from evofool.export import parquet as dataset
 from evofool.export.export import export
-from evofool.export.parquet import COLUMNS, read_images, write_elites
+from evofool.export.parquet import COLUMNS, TableImage, read_images, write_elites
 from evofool.images import decode_png
 from evofool.machine import torch_threads
 from evofool.quiz.verdicts import VERDICT_COLUMNS
@@ -204,7 +204,10 @@ def test_extra_columns_that_cannot_be_are_named(run: StoredRun, tmp_path: Path, 
 def test_images_are_read_back(run: StoredRun, tmp_path: Path) -> None:
     write_elites(tmp_path / "t.parquet", [(run.folder, {})])
     read = list(read_images(tmp_path / "t.parquet"))
-    assert [(label, png) for _, label, png in read] == [(e.label, e.row.png) for e in run.elites()]
+    made = [(e.label, e.row.png, e.confidence, "") for e in run.elites()]
+    assert [(each.label, each.png, each.confidence, each.classifier) for each in read] == made
+    write_elites(tmp_path / "named.parquet", [(run.folder, {"classifier": "one"})])
+    assert {each.classifier for each in read_images(tmp_path / "named.parquet")} == {"one"}
 
 
 def test_what_is_no_table_of_pictures_is_named(run: StoredRun, tmp_path: Path) -> None:
@@ -232,7 +235,7 @@ def test_a_foreign_table_with_other_values_is_named_with_its_row(
 ) -> None:
     sound = {"image": pa.array([{"bytes": b"png", "path": None}] * 2, PICTURE), "label_name": pa.array(["0", "1"])}
     pq.write_table(pa.table(sound), tmp_path / "sound.parquet")
-    assert list(read_images(tmp_path / "sound.parquet")) == [("", "0", b"png"), ("", "1", b"png")]
+    assert list(read_images(tmp_path / "sound.parquet")) == [TableImage("", "0", b"png"), TableImage("", "1", b"png")]
     pq.write_table(pa.table({**sound, column: values}), tmp_path / "t.parquet")
     with pytest.raises(ImageError, match=rf"t\.parquet, {words}"):
         list(read_images(tmp_path / "t.parquet"))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from evofool import scores
+from evofool.bench.acceptance_rule import AcceptanceRule
 from evofool.bench.arms import ARMS, CLIMBED, SURROGATE, all_changes, refuse_small, refuse_unknown
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import is_done, read_record
 from evofool.bench.cell_job import CellJob, JobSurrogate
-from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.arm_cells import with_cells
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict

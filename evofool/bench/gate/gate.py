@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evofool.bench.gate.acceptance import parse_acceptance_rule
+from evofool.bench.acceptance_rule import parse_acceptance_rule
 from evofool.bench.gate.against_arms import searching_arms
 from evofool.bench.gate.against_result import AgainstRule, against
 from evofool.bench.gate.at_threshold import GateAttacks, threshold

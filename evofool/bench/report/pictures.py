@@ -3,9 +3,8 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 
-from evofool.images import encode_png
 from evofool.pages.html_page import Picture
-from evofool.pages.sheet import Tile, confidence_text, contact_sheet, thumbnail
+from evofool.pages.sheet import Tile, confidence_text, contact_sheet, small_png
 
 Tiles = Mapping[str, Mapping[str, Callable[[], Sequence[Tile]]]]
 """By target and arm, a function that reads the best images of one seed, in the order of classes."""
@@ -17,7 +16,7 @@ _TILE, _COLUMNS = 84, 4  # of a sheet, which a phone shows without making it sma
 def within_page(tiles: Sequence[Tile], room: int, sides: Sequence[int] = _SIDES) -> list[Picture]:
     """The images as pictures of a page, of at most `room` bytes: smaller if they do not fit, then only the first ones."""
     for side in sides:
-        pictures = [Picture(tile.label, _png(tile, side), _caption(tile), side) for tile in tiles]
+        pictures = [Picture(tile.label, small_png(tile.image, side), _caption(tile), side) for tile in tiles]
         if sum(len(picture.png) for picture in pictures) <= room:
             return pictures
     kept = []
@@ -38,12 +37,3 @@ def sheet(tiles: Sequence[Tile]) -> bytes:
 
 def _caption(tile: Tile) -> str:
     return "" if tile.confidence is None else confidence_text(tile.confidence)
-
-
-def _png(tile: Tile, side: int) -> bytes:
-    """The image itself if it has no side above `side`; the page enlarges it. Otherwise the image reduced."""
-    if max(tile.image.shape[1:]) <= side:
-        return encode_png(tile.image)
-    buffer = io.BytesIO()
-    thumbnail(tile.image, side).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -1,6 +1,7 @@
 """A target's scores for a set of fooling images: shares of images and of classes, and their JSON."""
 
 import os
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -166,6 +167,7 @@ class ScoredSet:
                 "images": len(self.rows),
                 "classes": len(self.best),
                 "left_out": self.images.left_out,
+                "missing": dict(sorted(Counter(image.label for image in self.images.missing).items())),
                 "skipped": [{"name": name, "reason": self._public(reason)} for name, reason in self.skipped],
             },
             "real": None if c is None else c.summary(),

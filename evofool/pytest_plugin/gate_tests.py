@@ -1,7 +1,4 @@
-"""A plugin of pytest: `pytest --evofool TARGET` runs `evofool gate` on a classifier, with a test for each arm.
-
-pytest loads this file wherever evofool is installed, so it imports nothing heavy before it is asked for a target.
-"""
+"""`pytest --evofool TARGET` runs `evofool gate` on a classifier, with a test for each arm."""
 
 import os
 from collections.abc import Iterator
@@ -10,52 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from evofool.pytest_plugin.settings import GATE, given, is_true
+
 if TYPE_CHECKING:
     from evofool.bench.gate.gate import GateOptions
     from evofool.bench.gate.gate_verdict import Check, GateVerdict
 
-# name, whether it is a list, help. Each is an option, --evofool-NAME, and a setting of pytest's, evofool_NAME.
-_SETTINGS = (
-    ("against", True, "A result of evofool bench that the classifier is compared with; may be repeated."),
-    ("strict", False, "With against: true to fail unless it is shown that it did not become easier to fool."),
-    ("accept", False, "The acceptance rule in production: 'p>=0.9', 'margin>=3' or 'log_odds>=2'."),
-    ("max_fooled", False, "With accept: the largest share of classes that may be fooled (0.5)."),
-    ("budget", False, "With accept: queries of all classes together."),
-    ("seeds", False, "With accept: the number of seeds (3)."),
-    ("arms", False, "The attacks, separated by commas."),
-    ("surrogate", True, "A network whose gradients the arm surrogate climbs; may be repeated."),
-    ("images", False, "Labelled real images, or digits."),
-    ("workers", False, "Run cells in parallel in this number of Ray processes (0)."),
-)
 _REST = "gate"  # the test of all that is no arm: the options, the validation, the real images
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of `evofool gate`."""
-    group = parser.getgroup("evofool", "evofool: is a classifier too easily fooled?")
-    group.addoption("--evofool", metavar="TARGET", action="append", help="Test this classifier; may be repeated.")
-    for name, is_list, text in _SETTINGS:
-        option = f"--evofool-{name.replace('_', '-')}"
-        if name == "strict":
-            group.addoption(option, action="store_const", const="true", help=text)
-        else:
-            group.addoption(option, action="append" if is_list else "store", metavar=name.upper(), help=text)
-        if is_list:
-            parser.addini(f"evofool_{name}", f"As {option}.", type="linelist")
-        else:
-            parser.addini(f"evofool_{name}", f"As {option}.", default="")
-
-
-@pytest.hookimpl(tryfirst=True)  # so that -k and -m choose among them, too
-def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add the tests of each target after all others."""
-    targets: list[str] = config.getoption("evofool") or []
-    for target in targets:
-        gate = _GateCollector.from_parent(session, name=f"evofool::{target}", target=target)
-        items.extend(gate.collect())
-
-
-class _GateCollector(pytest.Collector):
+class GateCollector(pytest.Collector):
     """The gate of one target, which runs when its first test does."""
 
     def __init__(self, name: str, parent: pytest.Session, target: str) -> None:
@@ -87,7 +48,7 @@ class _ArmTest(pytest.Item):
     def __init__(self, *, arms: list[str], **rest: Any) -> None:
         super().__init__(**rest)
         self._arms = arms
-        assert isinstance(self.parent, _GateCollector)
+        assert isinstance(self.parent, GateCollector)
         self._gate = self.parent
 
     def runtest(self) -> None:
@@ -135,45 +96,35 @@ def _options(config: pytest.Config, target: str) -> "GateOptions":
     """What was asked, on the command line or in pytest's settings. UsageError for what is no number."""
     from evofool.bench.gate.gate import GateOptions
 
-    given = {name: _given(config, name) for name, _, _ in _SETTINGS}
+    found = {setting.name: given(config, setting.name) for setting in GATE}
     for rule, other in (("accept", "against"), ("against", "accept")):
         if config.getoption(f"evofool_{rule}") and not config.getoption(f"evofool_{other}"):
-            given[other] = None  # the command line decides which form of the gate it is
+            found[other] = None  # the command line decides which form of the gate it is
 
     def number(name: str, kind: type, default: Any) -> Any:
         try:
-            return kind(given[name]) if given[name] else default
+            return kind(found[name]) if found[name] else default
         except ValueError:
-            raise pytest.UsageError(f"evofool_{name} has to be a number, not {given[name]!r}") from None
+            raise pytest.UsageError(f"evofool_{name} has to be a number, not {found[name]!r}") from None
 
-    if not given["against"] and not given["accept"]:
+    if not found["against"] and not found["accept"]:
         raise pytest.UsageError(
             "--evofool TARGET needs --evofool-against RESULT.json, or --evofool-accept RULE with --evofool-budget N; both "
             "can stand in pytest's settings, as evofool_against or evofool_accept and evofool_budget"
         )
     return GateOptions(
         target=target,
-        against=[Path(path) for path in given["against"] or []],
-        strict=str(given["strict"] or "").lower() in ("true", "1", "yes"),
-        accept=given["accept"] or None,
+        against=[Path(path) for path in found["against"] or []],
+        strict=is_true(found["strict"]),
+        accept=found["accept"] or None,
         max_fooled=number("max_fooled", float, 0.5),
         budget=number("budget", int, None),
-        arms=[arm.strip() for arm in given["arms"].split(",")] if given["arms"] else None,
-        surrogates=given["surrogate"] or [],
+        arms=[arm.strip() for arm in found["arms"].split(",")] if found["arms"] else None,
+        surrogates=found["surrogate"] or [],
         seeds=number("seeds", int, 3),
-        images=given["images"] or None,
+        images=found["images"] or None,
         workers=number("workers", int, 0),
     )
-
-
-def _given(config: pytest.Config, name: str) -> Any:
-    """A setting from the command line, or else from pytest's settings, whose paths begin at the root of the project."""
-    if value := config.getoption(f"evofool_{name}"):
-        return value
-    value = config.getini(f"evofool_{name}")
-    if name == "against":
-        return [str(Path(config.rootpath, path)) for path in value]
-    return str(Path(config.rootpath, value)) if name == "images" and value and value != "digits" else value
 
 
 def _arms(options: "GateOptions") -> list[str]:
