@@ -27,8 +27,8 @@ JSON = typer.Option("--json", metavar="FILE", help="Write all results there, wit
 SHEET = typer.Option(metavar="FILE", help="Draw the best image of every class there, a PNG.")
 FOOLS = typer.Option(
     metavar="RULE",
-    help="When an image fools: 'p>=0.99' (default), 'margin>=3', 'log_odds>=2'; with --images also tau_5 (then the default) "
-    "or tau_50.",
+    help="When an image fools, beside being predicted as intended: 'p>=0.99' (default), 'margin>=3', 'log_odds>=2'; with "
+    "--images also tau_5 (then the default) or tau_50. Of a guarded target the default is 'margin>=0'.",
 )
 OUT = typer.Option(metavar="DIR", help="Write a page of the images that still fool there, index.html, and survivors.json.")
 SKIP = typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and list them.")
@@ -71,8 +71,8 @@ def score_set(
 
     for path in (json, sheet):
         refuse_unwritable(path)
-    rule = fooling_rule(fools, images is not None)
     classifier = _target(images_or_run, target, trust)
+    rule = fooling_rule(fools, classifier, images is not None)
     found = image_set(images_or_run, classifier)
     keep_memory()
     before = classifier.queries

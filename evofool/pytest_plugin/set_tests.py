@@ -54,12 +54,12 @@ class SetCollector(pytest.Collector):
         if self._given["set_by"] not in ("", *get_args(By)):
             raise RecipeError(f"--evofool-set-by is class or classifier, not {self._given['set_by']!r}")
         self._by: By = cast("By", self._given["set_by"] or "class")
-        self._rule: FoolingRule = fooling_rule(self._given["set_fools"] or None, bool(self._real))
         refuse_nothing(self._path)
         if not self._given["target"]:
             raise RecipeError(f"name the classifier that {self._path} is tried on: --evofool-target SPEC")
         self._known = known_survivors(Path(self._given["set_known"])) if self._given["set_known"] else set()
         self._target: Target = target(self._given["target"])
+        self._rule: FoolingRule = fooling_rule(self._given["set_fools"] or None, self._target, bool(self._real))
         self._images: ImageSet = image_set(self._path, self._target)
         if self._by == "classifier" and not all(self._images.classifiers):
             raise ImageError(f"{self._path} does not say for which classifier each image was made; test it by class")
@@ -108,9 +108,10 @@ class _GroupTest(pytest.Item):
     def runtest(self) -> None:
         from evofool.errors import EvofoolError
         from evofool.targets.redaction import public_name
+        from evofool.text import visible
 
         if not self._has:
-            pytest.skip(self._set.why_missing(self._group))
+            pytest.skip(visible(self._set.why_missing(self._group)))
         try:
             survivors = self._set.survivors
             rows = self._set.groups[self._group]
@@ -118,19 +119,19 @@ class _GroupTest(pytest.Item):
             raise _NotPassed(str(error)) from None
         judged = int(survivors.judged[rows].sum())
         if not judged:
-            pytest.skip(f"there are no real images of {self._group}, and so no threshold")
+            pytest.skip(visible(f"there are no real images of {self._group}, and so no threshold"))
         members = set(rows.tolist())
         left = [row for row in survivors.ranking.tolist() if row in members]
         known = [row for row in left if self._set.is_known(row)]
         new = [row for row in left if row not in known]
         if known:
-            lines = [survivors.line(row) for row in known[:_LISTED]]
+            lines = [visible(survivors.line(row)) for row in known[:_LISTED]]
             self.add_report_section("call", "evofool", "\n".join([f"{len(known):,} are known to fool:", *lines]))
         if new:
             name, more = public_name(survivors.scored.target.name), len(new) - _LISTED
             beside = f", beside {len(known):,} that are known to" if known else ""
             lines = [f"{len(new):,} of {judged:,} images still fool {name} ({survivors.rule}){beside}:"]
-            lines += [f"  {survivors.line(row)}" for row in new[:_LISTED]]
+            lines += [f"  {visible(survivors.line(row))}" for row in new[:_LISTED]]
             raise _NotPassed("\n".join(lines + ([f"  and {more:,} more"] if more > 0 else [])))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

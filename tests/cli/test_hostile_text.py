@@ -70,7 +70,7 @@ COMMANDS: dict[str, list[str]] = {
     "sweep run": ["mnist-cppn --targets lenet --seeds 0:1 --out {sweep}"],
     "sweep show": ["{sweep}"],
     "transfer": ["{run} --target lenet?labels={labels} --json {new}.json", "{run} {run}"],
-    "score-set": ["{run} --sheet {new}.png", "{bad} --target lenet"],
+    "score-set": ["{run} --sheet {new}.png", "{run} --fools p>=0.5 --out {new}", "{bad} --target lenet"],
     "set build": ["{image}", "set-1 --target {image}=lenet"],
     "set sample": ["{image} --out {image}"],
     "set diff": ["{set} {set}", "{image} {image} --json"],
@@ -398,7 +398,8 @@ def test_a_file_s_name_reaches_no_terminal_raw(command: Command, bad_images: Pat
                 assert command(*name.split(), *arguments, terminal=True) in (1, 2)
     assert command("score-set", str(bad_images), "--target", "lenet", "--skip-unreadable") == 0
     (tmp_path / "3_\x1b]0;PWN\x07.png").write_bytes((bad_images / "3" / "0.png").read_bytes())
-    assert command("score-set", str(tmp_path), "--target", "lenet") == 0
+    assert command("score-set", str(tmp_path), "--target", "lenet", "--fools", "p>=0.01", "--out", "page") == 0
+    assert_no_controls(Path("page", "index.html").read_text(), False, "the page of survivors")
     assert command("explain", str(tmp_path / "3_\x1b]0;PWN\x07.png"), "--target", "lenet", "--parts", "saliency") == 0
     decoder = str(tmp_path / "one.safetensors")
     assert command("train-decoder", str(bad_images), "--epochs", "1", "--grey", "--out", decoder) == 0
@@ -411,6 +412,7 @@ def test_an_option_s_value_reaches_no_terminal_raw(command: Command) -> None:
         ["run", "mnist-cppn", "--workers", HOSTILE],
         ["targets", "show", f"onnx:{HOSTILE}.onnx"],
         ["targets", "show", f"lenet?{HOSTILE}=3"],
+        ["score-set", ".", "--target", "lenet", "--fools", HOSTILE],
     ):
         assert command(*(a.replace("\0", "") for a in arguments)) == 2
 

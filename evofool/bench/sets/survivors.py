@@ -14,11 +14,13 @@ from evofool.bench.sets.scored_set import ScoredSet
 from evofool.errors import RecipeError, StoreError
 from evofool.json_file import read_json
 from evofool.pages.sheet import confidence_text
+from evofool.targets import Target
 from evofool.targets.labels import is_rejection
 from evofool.targets.redaction import name_of, public_name
 
 SCHEMA, VERSION = "evofool.survivors", 1
 DEFAULT = "p>=0.99"
+PREDICTED = "margin>=0"  # a margin of exactly 0 fools nobody
 LEVELS = {"tau_5": "tau5", "tau_50": "tau50"}
 By = Literal["class", "classifier"]
 
@@ -39,12 +41,13 @@ class FoolingRule:
         return str(self.acceptance) if self.acceptance else self.level.replace("tau", "tau_")
 
 
-def fooling_rule(text: str | None, calibrated: bool) -> FoolingRule:
+def fooling_rule(text: str | None, target: Target, calibrated: bool) -> FoolingRule:
     """The rule of a text: tau_5, tau_50, or as parse_acceptance_rule has it. None: tau_5 if calibrated, else DEFAULT.
 
-    RecipeError for another text, and for tau_5 and tau_50 without real images.
+    Without real images the default of a guarded target is PREDICTED: its confidences are no probabilities, and it decides
+    by rejecting. RecipeError for another text, and for tau_5 and tau_50 without real images.
     """
-    text = text or ("tau_5" if calibrated else DEFAULT)
+    text = text or ("tau_5" if calibrated else PREDICTED if "guard" in target.details else DEFAULT)
     if text not in LEVELS:
         try:
             return FoolingRule(parse_acceptance_rule(text))
