@@ -109,6 +109,7 @@ def test_classes_that_the_target_does_not_have_are_skipped(runs: Runs) -> None:
     assert code in (0, 1), printed
     assert "7 skipped, 2 deselected" in printed
     assert "has no class 3" in printed
+    assert "evofool-set::lenet?labels=some.txt::3 SKIPPED" in printed
 
 
 def test_a_text_of_a_set_reaches_no_terminal_raw(runs: Runs, folder: Path) -> None:

@@ -142,7 +142,8 @@ class _GroupTest(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        return self.config.rootpath, None, f"{self._set.name}::{self.name}"
+        # Were this the end of the node's id, pytest would show each dot of a file's name as "::".
+        return self.config.rootpath, None, f"{self._set.name} [{self.name}]"
 
 
 class _NotPassed(Exception):

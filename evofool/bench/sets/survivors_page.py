@@ -88,8 +88,8 @@ def _pictures(survivors: Survivors) -> Section:
 
 
 def _confidences(survivors: Survivors, row: int) -> str:
-    then = "" if survivors.then(row) is None else f", was {_then(survivors, row)}"
-    return f"{_now(survivors, row)}{then}"
+    now = _now(survivors, row)
+    return now if survivors.then(row) is None else f"{now} now, {_then(survivors, row)} then"
 
 
 def _then(survivors: Survivors, row: int) -> str:
