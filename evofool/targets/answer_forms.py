@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from evofool.targets.arguments import texts
+from evofool.targets.preprocessing import TINY
 
-_TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
 _SHOWN = 8  # images of rectangles
 _SURE = 0.02  # a sigmoid that is trained is as near to 0 or 1 for some image
 _STEPS = (*(10.0**-d for d in range(1, 6)), 1 / 255, 1 / 256, 1 / 32768, 1 / 65535, 1 / 65536)  # of rounded probabilities
@@ -129,7 +129,7 @@ def two_classes(values: torch.Tensor, single: str) -> torch.Tensor:
     """Logits (B, 2) of one output (B, 1): its own is the second class's. Differentiable."""
     if single == "logit":
         return torch.cat([torch.zeros_like(values), values], 1)
-    return torch.cat([1 - values, values], 1).clamp_min(_TINY).log()
+    return torch.cat([1 - values, values], 1).clamp_min(TINY).log()
 
 
 def plain_array(answer: Any) -> Any:

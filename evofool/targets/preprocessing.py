@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from evofool.errors import TargetError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-_TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
+TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
 _BELOW_1 = 1 - 2.0**-24  # float32's largest number below 1; stands for a probability of 1
 
 
@@ -86,6 +86,10 @@ class Preprocessing:
         colour = mean.flip(0) if self.order == "BGR" else mean
         return (1 - colour if self.invert else colour).clamp(0, 1).view(-1, 1, 1)
 
+    def is_shift(self, mean: float = 0.0) -> bool:
+        """Whether all it does to pixels is to subtract this number; channels and pixels may be rearranged."""
+        return (self.scale, {*self.mean}, {*self.std}) == (1.0, {mean}, {1.0})
+
     def same_input(self, other: "Preprocessing") -> bool:
         """Whether a network gets the same input for an image; how photographs become images may differ."""
         return replace(self, resize=None, interpolation="bilinear") == replace(other, resize=None, interpolation="bilinear")
@@ -148,7 +152,7 @@ def to_logits(raw: torch.Tensor, outputs: str, crops: int) -> torch.Tensor:
     """
     if outputs.startswith("multilabel-"):
         return _of_sigmoids(raw, outputs, crops)
-    z = raw.clamp_min(_TINY).log() if outputs == "probabilities" else raw
+    z = raw.clamp_min(TINY).log() if outputs == "probabilities" else raw
     if crops == 1:
         return z
     p = F.log_softmax(z, 1).unflatten(0, (-1, crops))
@@ -158,7 +162,7 @@ def to_logits(raw: torch.Tensor, outputs: str, crops: int) -> torch.Tensor:
 def _of_sigmoids(raw: torch.Tensor, outputs: str, crops: int) -> torch.Tensor:
     z = raw
     if outputs == "multilabel-probabilities":
-        p = raw.clamp(_TINY, _BELOW_1).where((raw >= 0) & (raw <= 1 + 1e-6), torch.nan)
+        p = raw.clamp(TINY, _BELOW_1).where((raw >= 0) & (raw <= 1 + 1e-6), torch.nan)
         z = p.log() - torch.log1p(-p)
     if crops == 1:
         return z

@@ -14,13 +14,12 @@ from torch import nn
 from evofool.errors import TargetError
 from evofool.targets.answer_forms import main_part
 from evofool.targets.classifier import Target
-from evofool.targets.loaders.formats import format_of, refuse_other
+from evofool.targets.loaders.formats import format_of, opened
 from evofool.targets.loaders.image_input import ImageInput
 from evofool.targets.loaders.restored import restore
 from evofool.targets.network import WithoutLayers
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
-from evofool.targets.weights import check_sha256, read_file
 
 _LOGGERS = ("torch.export", "torch.export.pt2_archive._package", "torch._export.serde.serialize")
 
@@ -33,12 +32,7 @@ def load(spec: Spec) -> Target:
     batch, and its layers cannot be read. Loading unpickles parts of the file (torch.load(weights_only=False)), and so
     runs code that it may contain: a stored run needs --trust, as for python: targets.
     """
-    if not spec.name:
-        raise TargetError("export: has no file; write export:FILE")
-    path = Path(spec.name)
-    content = read_file(path, spec.head, "file of torch.export")
-    digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
-    refuse_other(content, path, spec.head, "export")
+    path, content, digest = opened(spec, "export", "file of torch.export")
     program = _program(content, path, spec)
     images = _images(program, spec)
     preprocessing, size = spec.preprocessing(Preprocessing(), images.size)

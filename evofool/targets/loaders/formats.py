@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evofool.errors import TargetError
+from evofool.targets.spec import Spec
+from evofool.targets.weights import check_sha256, read_file
 
 
 class _Format(NamedTuple):
@@ -57,6 +59,21 @@ def format_of(content: bytes) -> str:
         return "openvino"
     # ir_version (field 1), then the producer (2), the opsets (8) or the graph (7); numbers below 32.
     return "onnx" if re.match(rb"\x08[\x01-\x1f][\x12\x3a\x42]", content) else ""
+
+
+def opened(spec: Spec, kind: str, words: str, path: Path | None = None) -> tuple[Path, bytes, str]:
+    """The file that a spec names (or the one at path), its content and its SHA-256.
+
+    kind: the key of its format. words: what such a file is called. TargetError if none is named, if it is not there, if
+    sha256= is another one's, and for a file of another format.
+    """
+    if path is None and not spec.name:
+        raise TargetError(f"{kind}: has no file; write {kind}:FILE")
+    path = path or Path(spec.name)
+    content = read_file(path, spec.head, words)
+    digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
+    refuse_other(content, path, spec.head, kind)
+    return path, content, digest
 
 
 def refuse_other(content: bytes, path: Path, who: str, wanted: str) -> None:

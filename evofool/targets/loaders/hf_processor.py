@@ -13,6 +13,7 @@ from evofool.targets.spec import Spec
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _WAY_OUT = "load it in code, as python:package.module:factory"
+_MOST_RESIZE = 16384  # pixels
 _EQUAL = 1e-4  # of a network's input
 
 
@@ -32,6 +33,8 @@ def read_feed(said: dict[str, Any], config: dict[str, Any], path: Path, spec: Sp
     try:
         feed = _read(said, config, spec)
         image_shape(f"{spec.head}: {path}", (feed.channels, *feed.size))
+        if (feed.preprocessing.resize or 0) > _MOST_RESIZE:
+            raise TargetError(f"{spec.head}: {path}: photographs cannot be resized to {feed.preprocessing.resize:,} pixels")
         return feed
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         if isinstance(error, TargetError):

@@ -12,12 +12,12 @@ import torch
 from evofool.errors import TargetError
 from evofool.machine import cpus
 from evofool.targets.classifier import PROBE, Forward, Target
-from evofool.targets.loaders.formats import refuse_other
+from evofool.targets.loaders.formats import opened
 from evofool.targets.loaders.image_input import ImageInput
 from evofool.targets.loaders.outputs import scores_of
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
-from evofool.targets.weights import check_sha256, read_file
+from evofool.targets.weights import read_file
 from evofool.text import whole_number
 
 _VARINT = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
@@ -38,34 +38,32 @@ def load(spec: Spec) -> Target:
     themselves if it takes whole numbers. Each call uses threads=N threads, 1 by default, since several calls run at once.
     sha256= is that of the file; weights_sha256 includes tensors in files beside it.
     """
-    if not spec.name:
-        raise TargetError("onnx: has no file; write onnx:FILE")
-    return from_file(spec, Path(spec.name))
+    return from_file(spec)
 
 
 def from_file(
     spec: Spec,
-    path: Path,
+    path: Path | None = None,
     default: Preprocessing | None = None,
     size: tuple[int, int] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Target:
-    """The target of an ONNX file. Preprocessing, (height, width) and labels that are known of it; the spec's options go
-    first."""
+    """The target of an ONNX file, at path if that is not the one that the spec names.
+
+    Preprocessing, (height, width) and labels that are known of it; the spec's options go first.
+    """
     try:
         import onnxruntime
     except ImportError:
         raise TargetError(f"{spec.head}: needs onnxruntime: pip install 'evofool[onnx]'") from None
 
-    content = read_file(path, spec.head, "ONNX file")
-    digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
-    refuse_other(content, path, spec.head, "onnx")
+    path, content, digest = opened(spec, "onnx", "ONNX file", path)
     weights = _whole_digest(content, path, spec.head)
     session, device = _session(onnxruntime, path, spec)
     name, images = _images(session.get_inputs(), spec, size)
     whole = not images.dtype.is_floating_point
     preprocessing, size = spec.preprocessing(default or Preprocessing(scale=1.0 if whole else 1 / 255), images.size)
-    if whole and (preprocessing.scale, {*preprocessing.mean}, {*preprocessing.std}) != (1.0, {0.0}, {1.0}):
+    if whole and not preprocessing.is_shift():
         kind = str(images.dtype).removeprefix("torch.")
         raise TargetError(f"{spec.head}: its input is {kind}, pixels as they are; leave scale, mean and std out")
     names = [node.name for node in session.get_outputs()]
@@ -94,8 +92,7 @@ def from_file(
     )
 
     def refed(other: Preprocessing) -> Forward | None:
-        scaled = (other.scale, {*other.mean}, {*other.std}) != (1.0, {0.0}, {1.0})
-        return None if whole and scaled else _forward(session, name, images, output, other)
+        return None if whole and not other.is_shift() else _forward(session, name, images, output, other)
 
     target.set_refed(refed)
     if device == "cpu":

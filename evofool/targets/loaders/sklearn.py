@@ -11,11 +11,10 @@ import torch
 
 from evofool.errors import TargetError
 from evofool.targets.classifier import Forward, Target
-from evofool.targets.loaders.formats import format_of, refuse_other
+from evofool.targets.loaders.formats import format_of, opened
 from evofool.targets.loaders.image_input import ImageInput
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
-from evofool.targets.weights import check_sha256, read_file
 
 _MOST_BYTES = 1 << 30  # of a file's content after decompression
 _ROWS = 256  # by which decision_function and predict are compared
@@ -28,18 +27,13 @@ def load(spec: Spec) -> Target:
     size= says otherwise. channels_last=yes: rows of (H, W, C). Labels are its classes_. Types that skops does not trust are
     refused and named; trusted=TYPE,TYPE reads them, and then a stored run needs --trust.
     """
-    if not spec.name:
-        raise TargetError("sklearn: has no file; write sklearn:FILE")
     try:
         import sklearn
         import skops
     except ImportError:
         raise TargetError(f"{spec.head}: needs skops: pip install 'evofool[skops]'") from None
 
-    path = Path(spec.name)
-    content = read_file(path, spec.head, "skops file")
-    digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
-    refuse_other(content, path, spec.head, "sklearn")
+    path, content, digest = opened(spec, "sklearn", "skops file")
     if format_of(content) != "sklearn":
         raise TargetError(f"{spec.head}: {path} is not a complete file of skops; save the estimator by skops.io.dump")
     estimator, notes = _estimator(content, path, spec)

@@ -13,12 +13,11 @@ from evofool.errors import TargetError
 from evofool.machine import cpus
 from evofool.targets.answer_forms import of_steps, steps_note
 from evofool.targets.classifier import PROBE, Forward, Target
-from evofool.targets.loaders.formats import format_of, refuse_other
+from evofool.targets.loaders.formats import format_of, opened
 from evofool.targets.loaders.image_input import ImageInput
 from evofool.targets.loaders.outputs import scores_of
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
-from evofool.targets.weights import check_sha256, read_file
 
 _TYPES = ("float32", "float16", "uint8", "int8", "int16", "int32", "int64")
 _SOFTMAX_STEP = 1 / 256
@@ -34,17 +33,12 @@ def load(spec: Spec) -> Target:
     that they stand for; those of a softmax are divided by their sum, and zeros share half a step. Each call uses threads=N
     threads, 1 by default, since several calls run at once.
     """
-    if not spec.name:
-        raise TargetError("tflite: has no file; write tflite:FILE")
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise TargetError(f"{spec.head}: needs ai-edge-litert: pip install 'evofool[tflite]'") from None
 
-    path = Path(spec.name)
-    content = read_file(path, spec.head, "TensorFlow Lite file")
-    digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
-    refuse_other(content, path, spec.head, "tflite")
+    path, content, digest = opened(spec, "tflite", "TensorFlow Lite file")
     if format_of(content) != "tflite":
         raise TargetError(f"{spec.head}: {path} is not a TensorFlow Lite network")
     threads = spec.whole("threads", 1, most=1024) or 1
@@ -130,8 +124,7 @@ class _Numbers(NamedTuple):
         """Whole numbers without a step stand for pixels, and cannot be scaled."""
         if dtype.is_floating_point or self.step:
             return True
-        default = self.pixels(dtype)
-        return (preprocessing.scale, {*preprocessing.mean}, {*preprocessing.std}) == (1.0, {*default.mean}, {1.0})
+        return preprocessing.is_shift(self.pixels(dtype).mean[0])
 
 
 def _images(inputs: list[dict[str, Any]], spec: Spec) -> tuple[ImageInput, _Numbers]:

@@ -9,11 +9,10 @@ import torch
 
 from evofool.errors import TargetError
 from evofool.targets.classifier import Target
-from evofool.targets.loaders.formats import refuse_other
+from evofool.targets.loaders.formats import opened
 from evofool.targets.network import WithoutLayers
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
-from evofool.targets.weights import check_sha256, read_file
 
 _NO_LAYERS = "they run inside a TorchScript program; torch.export keeps them (export:FILE)"
 
@@ -26,12 +25,7 @@ def load(spec: Spec) -> Target:
     and read them by aten::from_file; its tensors are read by torch's C++ unpickler, which calls no Python. So a stored run
     needs --trust, as for python: targets.
     """
-    if not spec.name:
-        raise TargetError("torchscript: has no file; write torchscript:FILE")
-    path = Path(spec.name)
-    content = read_file(path, spec.head, "TorchScript file")
-    digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
-    refuse_other(content, path, spec.head, "torchscript")
+    path, content, digest = opened(spec, "torchscript", "TorchScript file")
     module = _program(content, path, spec)
     preprocessing, size = spec.preprocessing(Preprocessing(), spec.side())
     channels = spec.whole("channels", _first_channels(module)) or 3

@@ -11,6 +11,7 @@ import numpy as np
 
 from evofool.errors import TargetError
 from evofool.targets.answer_forms import sigmoids_note
+from evofool.targets.preprocessing import TINY
 from evofool.targets.remote.other_protocol import other_protocol
 
 _MULTILABEL = "multilabel-"
@@ -18,7 +19,6 @@ KINDS = ("logits", "probabilities", "top", "multilabel-logits", "multilabel-prob
 """What answers are, and their names in the JSON; those of multi-label targets may also have the names without the prefix."""
 ONLY_0_AND_1 = 0
 _DECIMALS = 6  # the most for which rounding is detected
-_TINY = 1e-38  # stands for a probability of 0 if nothing is rounded, as in preprocessing.py
 _SUM = 2e-3  # how far the sum of probabilities may be from 1
 
 
@@ -48,7 +48,7 @@ class ResponseFormat:
     def half(self) -> float:
         """Half a rounding step: the most that a probability of 0 may be before rounding."""
         if self.decimals is None:
-            return _TINY
+            return TINY
         return 0.5 * 10.0 ** -(self.decimals or _DECIMALS)
 
     def notes(self) -> list[str]:
