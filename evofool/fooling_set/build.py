@@ -31,7 +31,7 @@ from evofool.run.measure import measure_run
 from evofool.sweep.folder import locked_folder
 from evofool.sweep.runner import OnProgress, Workers, WorkProgress, reporter
 from evofool.sweep.status import StatusFile
-from evofool.targets.redaction import public_name, without_folders
+from evofool.targets.redaction import last_part, public_name, without_folders
 from evofool.whole_folder import refuse_foreign
 
 MANIFEST, SCHEMA, VERSION = "build.json", "evofool.set.build", 1
@@ -53,8 +53,8 @@ def build_set(recipe: SetRecipe, folder: Path, on_progress: OnProgress = lambda 
     workers and interruptions.
 
     RecipeError or TargetError, before any cell, for what cannot be built, and StoreError where folder/set has files of
-    others; StoreError if a cell fails or does not score what
-    was stored: the set is not written, the other cells are kept, and the same call tries again.
+    others. StoreError if a cell fails or does not score what was stored: the set is not written, the other cells are kept,
+    and the same call tries again.
     """
     with locked_folder(folder, "set of fooling images", MANIFEST), StatusFile(folder) as status:
 
@@ -157,10 +157,18 @@ def _public(recipe: SetRecipe) -> dict[str, Any]:
     for group in data["groups"]:
         if group.get("images"):
             group["images"] = Path(group["images"]).name
+        for part in group.get("arm", {}).values():
+            part["set"] = [_without_folder(change) for change in part["set"]]
         for part in group["targets"]:
             if part.get("target"):
                 part["target"] = public_name(part["target"])
     return data
+
+
+def _without_folder(change: str) -> str:
+    """A --set change with the name of a file in place of its path."""
+    key, sign, value = change.partition("=")
+    return f"{key}{sign}{last_part(value)}"
 
 
 def _record(classifier: SetClassifier) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from evofool.bench.cell import RECORD
 from evofool.cli.app import app
 from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.fooling_set import build
 from evofool.fooling_set.build import build_set
 from evofool.fooling_set.index import SetIndex
 from evofool.fooling_set.layouts import TABLE
@@ -203,6 +204,19 @@ def test_the_command_builds_and_says_what(built: Path, tmp_path: Path, monkeypat
     assert result.exit_code == 0, result.output
     assert "tiny 1.0.0: 15 images of 3 classifiers" in result.output
     assert content(copy / "set" / "data") == content(built / "set" / "data")
+
+
+def test_what_is_published_of_a_recipe_names_no_folder() -> None:
+    latent = {"latent": {"set": ["encoding.decoder=/home/me/a.safetensors", "encoding.sigma=0.5"]}}
+    group = {
+        **TINY["groups"][0],
+        "images": "/home/me/photos",
+        "arm": latent,
+        "targets": [{"target": "onnx:/home/me/n.onnx"}],
+    }
+    (found,) = build._public(tiny(groups=[group]))["groups"]
+    assert found["arm"]["latent"]["set"] == ["encoding.decoder=a.safetensors", "encoding.sigma=0.5"]
+    assert (found["images"], found["targets"]) == ("photos", [{"target": "onnx:n.onnx"}])
 
 
 @pytest.mark.parametrize("path", shipped_sets(), ids=lambda path: path.stem)
