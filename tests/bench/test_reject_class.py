@@ -81,7 +81,7 @@ def test_a_network_that_cannot_get_one_more_output_is_refused_before_anything_is
 ) -> None:
     refusals = [
         (given.spec, [fooled], TargetError, 'has a class "nothing" already'),
-        ("lenet?outputs=logits&crops=10&resize=36", [fooled], TargetError, "averages the answers to 10 crops"),
+        ("lenet?outputs=logits&crops=10&resize=36", [fooled], TargetError, "is made of those to 10 crops or pipelines"),
         ("torchvision:squeezenet1_0?weights=random", [fooled], TargetError, r"classifier\.1, is not a linear layer"),
         ("lenet-caffe?weights=x", [fooled], TargetError, "takes no weights file with another number of classes"),
     ]
