@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -169,6 +172,37 @@ def test_what_is_asked_wrongly_is_a_usage_error_of_one_sentence(runs: Runs) -> N
         assert message in printed, printed
         assert "Traceback" not in printed
         assert sum(line.startswith("ERROR") for line in printed.splitlines()) == 1, printed
+
+
+def test_workers_score_once_and_show_a_usage_error(folder: Path) -> None:
+    pytest.importorskip("xdist")
+    run = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "1",
+        "--dist",
+        "loadgroup",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "evofool.pytest_plugin",
+    ]
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    for path, words in (("nowhere", "there is no nowhere: name a run"), ("run", "10 passed")):
+        command = [
+            *run,
+            "-p",
+            "xdist",
+            f"--evofool-set={path}",
+            LENET,
+            "--evofool-set-fools=log_odds>=99",
+            "--strict-markers",
+        ]
+        found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert found.returncode == (path == "nowhere"), found.stdout + found.stderr
+        assert words in found.stdout, found.stdout + found.stderr
 
 
 def test_what_goes_wrong_later_fails_in_a_sentence(runs: Runs, folder: Path) -> None:
