@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from evofool.errors import BudgetError, TargetError
 from evofool.targets.remote.connection import Connection, client_factory
-from evofool.targets.remote.credentials import secret_headers, without_secrets
+from evofool.targets.remote.credentials import secret_forms, secret_headers, without_secrets
 from evofool.targets.remote.ledger import Ledger
 from evofool.targets.remote.responses import InvalidJson, printable
 from evofool.targets.remote.url import address_of, host_of, redacted_url
@@ -28,6 +28,7 @@ _REASONS = ("error", "message", "detail")  # the key of the reason in an error r
 _TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
 _FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
 _GRACE = 1.0  # seconds that a request in progress, which is paid for, may still take after its call is cancelled
+_SECRET_LENGTH = 8  # characters: a shorter value may be in a description by chance
 _KEPT = "a run has kept the earlier answers"
 _CANCELLED = f"cancelled before the server answered; {_KEPT}"
 _T = TypeVar("_T")
@@ -124,9 +125,9 @@ class HttpClient:
                 failures[failure.reason] += 1
                 retry_after = failure.retry_after
             except InvalidJson as error:
-                failures[f"an answer that is {error}"] += 1
+                failures[f"an answer that is {self.without_secrets(str(error))}"] += 1
             except TargetError as error:
-                error.args = (f"{self.url}: {error}",)
+                error.args = (f"{self.url}: {self.without_secrets(str(error))}",)
                 raise
             if attempt < self._retries:
                 back_off = min(_MAX_WAIT, _FIRST_WAIT * 2.0**attempt) * (0.5 + self._clock.jitter() / 2)
@@ -138,6 +139,27 @@ class HttpClient:
             f"{self.url}: no answer after {tried} request{'s' if tried > 1 else ''} "
             f"({', '.join(f'{n} x {reason}' for reason, n in failures.items())}); {_KEPT}"
         )
+
+    def without_secrets(self, text: str) -> str:
+        """text without the values of the headers that are secret: for all that may quote the server."""
+        return without_secrets(text, self._secret)
+
+    @contextmanager
+    def hiding_secrets(self) -> Iterator[None]:
+        """The text of a TargetError from the block is without_secrets."""
+        try:
+            yield
+        except TargetError as error:
+            error.args = (self.without_secrets(str(error)), *error.args[1:])
+            raise
+
+    def refuse_secrets(self, described: object) -> None:
+        """TargetError for a server's description, which is stored with a run, if it repeats the value of a secret header."""
+        text = json.dumps(described, ensure_ascii=False)
+        if any(len(form) >= _SECRET_LENGTH and form in text for form in secret_forms(self._secret)):
+            raise TargetError(
+                f"{self.url}: its description repeats the value of {' or '.join(self._secret)}, which is not to be stored"
+            )
 
     @contextmanager
     def _connection(self, call: threading.Event) -> Iterator[Connection]:
@@ -220,9 +242,9 @@ class HttpClient:
         if 200 <= status < 300:
             return
         if 300 <= status < 400:
-            location = printable(redacted_url(without_secrets(response.headers.get("Location", "nowhere"), self._secret)))
+            location = printable(redacted_url(self.without_secrets(response.headers.get("Location", "nowhere"))))
             raise HttpError(f"HTTP {status} redirects to {location}; if that is the server, name it as the target", status)
-        reason = without_secrets(_error_text(content), self._secret)
+        reason = _error_text(content, self.without_secrets)
         if status in _TEMPORARY or (status >= 500 and status != 501):
             raise _TemporaryError(f"HTTP {status}{reason}", _seconds(response.headers.get("Retry-After"), self._clock.now()))
         raise HttpError(f"HTTP {status}{reason}", status)
@@ -275,7 +297,7 @@ def _seconds(retry_after: str | None, now: float) -> float | None:
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
-def _error_text(content: bytes) -> str:
+def _error_text(content: bytes, without_secrets: Callable[[str], str]) -> str:
     """The text of an error response, {"error": "..."} (or another of _REASONS) or any other, after a colon; "" if empty."""
     text = content.decode("utf-8", "replace")
     try:
@@ -284,4 +306,5 @@ def _error_text(content: bytes) -> str:
         content_json = None
     if isinstance(content_json, dict):
         text = next((found for key in _REASONS if isinstance(found := content_json.get(key), str)), text)
-    return f": {printable(text)}" if text.strip() else ""
+    # Before it is shortened: the cut may lie within a secret.
+    return f": {printable(without_secrets(text))}" if text.strip() else ""

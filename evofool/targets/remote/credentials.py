@@ -1,7 +1,11 @@
 """Headers with values of environment variables (token_env=, header_env=), which are neither stored nor shown."""
 
+import html
+import json
 import os
 import re
+from collections.abc import Mapping
+from urllib.parse import quote
 
 from evofool.errors import TargetError
 from evofool.targets.remote.url import redacted_url
@@ -9,6 +13,8 @@ from evofool.targets.spec import Spec
 
 # A header's name by RFC 9110, section 5.6.2.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SCHEME = re.compile(r"(Basic|Bearer|Key|Token|ApiKey) +(?=.)", re.IGNORECASE)
+_FEW = 2  # characters of a value's beginning, which may be anything's
 _OURS = ("accept", "accept-encoding", "connection", "content-length", "content-type", "host", "te", "transfer-encoding")
 
 
@@ -32,12 +38,33 @@ def secret_headers(spec: Spec) -> dict[str, str]:
     return headers
 
 
-def without_secrets(text: str, headers: dict[str, str]) -> str:
-    """text, such as a server's message that repeats a header, with ... in place of the headers' values."""
-    values = {value.removeprefix("Bearer ") for value in headers.values()}
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, "...")
+def without_secrets(text: str, headers: Mapping[str, str]) -> str:
+    """text, such as a server's message that repeats a header, with ... in place of the headers' values.
+
+    So are their beginnings that "..." follows, since a quotation that was shortened may end within a value.
+    """
+    for form in secret_forms(headers):
+        text = text.replace(form, "...")
+        for length in range(len(form) - 1, _FEW, -1):
+            text = text.replace(f"{form[:length]}...", "...")
     return text
+
+
+def secret_forms(headers: Mapping[str, str]) -> list[str]:
+    """The headers' values, and what follows their scheme, as plain text, JSON, HTML and URLs have them; longest first."""
+    forms = set()
+    for value in headers.values():
+        for plain in {value, _SCHEME.sub("", value)}:
+            escaped = json.dumps(plain)[1:-1]
+            forms |= {
+                plain,
+                " ".join(plain.split()),
+                escaped,
+                escaped.replace("/", "\\/"),
+                html.escape(plain),
+                quote(plain, ""),
+            }
+    return sorted(forms, key=lambda form: (-len(form), form))
 
 
 def _value(spec: Spec, option: str, variable: str) -> str:

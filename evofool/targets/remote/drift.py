@@ -113,6 +113,7 @@ class DriftMonitor:
         self._begun = False  # whether this process has made its first check
         self._offset = 0  # requests of earlier processes that line.requests does not count
         self._last: Check | None = None  # the last one that agreed
+        self._own = 0  # requests that it sent itself
         self._jitter = (0.0, 0.0)  # as measured by the first check: size and share
         self._turn = 0
         self._flipped: list[bytes] = []  # labels only: the images whose label changed in the last check
@@ -121,7 +122,7 @@ class DriftMonitor:
 
     @property
     def agreed(self) -> int:
-        """The number of requests when the target last agreed with its first answers; 0: not yet."""
+        """The number of requests before those that showed that the target agreed with its first answers; 0: not yet."""
         return self._last.requests if self._last else 0
 
     def store_in(self, folder: Path) -> None:
@@ -131,7 +132,7 @@ class DriftMonitor:
                 return
             if self.ledger.path is not None:
                 self.ledger = Ledger()
-                self._last, self._jitter, self._turn, self._flipped = None, (0.0, 0.0), 0, []
+                self._last, self._own, self._jitter, self._turn, self._flipped = None, 0, (0.0, 0.0), 0, []
                 self._surest = self._closest = None
             self.ledger.store_in(folder)
             self._begun = False
@@ -162,7 +163,7 @@ class DriftMonitor:
     def before_request(self) -> None:
         """Check, if it is due: to be called before anything is sent. DriftError if the target does not agree."""
         with self._lock:
-            if self.every and (self._resumed() or self._requests() - self.agreed >= self.every):
+            if self.every and (self._resumed() or self._since() >= self.every):
                 self._check()
 
     def measure(self) -> float | None:
@@ -180,7 +181,7 @@ class DriftMonitor:
     def last_check(self) -> None:
         """Check what was sent since the last check, if anything was."""
         with self._lock:
-            if self.every and self._begun and self._requests() > self.agreed:
+            if self.every and self._begun and self._since() > 0:
                 self._check()
 
     def learn(self, images: np.ndarray, logits: np.ndarray) -> None:
@@ -205,15 +206,15 @@ class DriftMonitor:
         agreed = [check for check in self.ledger.checks() if check.agreed]
         if agreed:
             self._last, self._jitter = agreed[-1], (agreed[0].size, agreed[0].share)
-        self._offset = max(self._offset, self.agreed - self._line.requests())
+            self._offset = max(self._offset, self.agreed + 1 - self._line.requests())  # 1: the check's own, if not more
         self._begun = not agreed
         return bool(agreed)
 
     def _check(self) -> None:
         if self._last or self._resumed():
-            asked = self._in_turn()
+            asked, before = self._in_turn(), self._before()
             after = self._line.ask(_images(asked))
-            self._agree(len(asked), *self._judge(asked, after, len(asked)))
+            self._agree(before, len(asked), 1, self._judge(asked, after, before, len(asked)))
         else:
             self._measure()
         self._begun = True
@@ -225,20 +226,20 @@ class DriftMonitor:
         if not probes:  # a target without a ledger of answers
             probes = [_probe(image, row, True) for image, row in zip(self._first, self._line.ask(self._first), strict=True)]
         self.ledger.keep_probes(probes, IMAGES)
-        asked = probes[: self._at_once]
-        before, after = _logits(asked), self._line.ask(_images(asked))
-        self._jitter, count = self._measured(before, after), len(asked)
+        asked, before = probes[: self._at_once], self._before()
+        first, after = _logits(asked), self._line.ask(_images(asked))
+        self._jitter, times = self._measured(first, after), 1
         if self._jitter[0] > NOISY:
-            self._jitter, count = self._measured(after, self._line.ask(_images(asked))), 2 * count
-            self._judge(asked, after, count)
+            self._jitter, times = self._measured(after, self._line.ask(_images(asked))), 2
+            self._judge(asked, after, before, 2 * len(asked))
         if self._jitter[0] > VARIES and not self._line.form().labels:
             self.notes.append(
                 f"answers to the same image differ by {self._jitter[0]:.2g} in log-odds: a change of the target by less "
                 f"than {SAFETY * self._jitter[0]:.2g} is not noticed"
             )
-        self._agree(count, *self._jitter)
+        self._agree(before, times * len(asked), times, self._jitter)
 
-    def _judge(self, asked: list[Probe], after: np.ndarray, count: int) -> tuple[float, float]:
+    def _judge(self, asked: list[Probe], after: np.ndarray, at: "_Before", count: int) -> tuple[float, float]:
         """The largest differences from the first answers; DriftError if they are beyond the tolerance."""
         before, form = _logits(asked), self._line.form()
         if not np.isfinite(after).all():
@@ -259,7 +260,7 @@ class DriftMonitor:
             self._flipped = flipped
         size_share = self._measured(before, after)
         if beyond.any():
-            self._raise(asked, after, found, beyond, count, size_share)
+            self._raise(asked, after, found, beyond, Check(self._requests(), count, *size_share, False, at.newest))
         return size_share
 
     def _raise(
@@ -268,16 +269,15 @@ class DriftMonitor:
         after: np.ndarray,
         found: np.ndarray,
         beyond: np.ndarray,
-        count: int,
-        size_share: tuple[float, float],
+        check: Check,
     ) -> None:
         k = int(np.where(beyond, found.max(axis=1), -1.0).argmax())
         c = int(found[k].argmax())
         then, now = (
             float(confidence(log_odds(z[None], self._line.form().multilabel)[0, c])) for z in (asked[k].logits, after[k])
         )
-        requests, largest = self._requests(), float(found[k, c])
-        self.ledger.add_check(Check(requests, count, *size_share, False))
+        requests, largest = check.requests, float(found[k, c])
+        self.ledger.add_check(check)
         whose = "one of the first" if asked[k].first else "one of this run"
         raise DriftError(
             f"{self._line.name}: known images get other answers than before. Image {asked[k].image.hex()[:16]} ({whose}) "
@@ -289,8 +289,9 @@ class DriftMonitor:
             largest,
         )
 
-    def _agree(self, count: int, size: float, share: float) -> None:
-        self._last = Check(self._requests(), count, size, share, True)
+    def _agree(self, before: "_Before", images: int, own: int, jitter: tuple[float, float]) -> None:
+        """Record a check that agreed: of `images` images, in `own` requests."""
+        self._last, self._own = Check(before.requests, images, *jitter, True, before.newest), own
         self.ledger.add_check(self._last)
         new = [c for c in (self._surest, self._closest) if c is not None]
         self.ledger.keep_probes([_probe(c.image, c.logits) for c in new], IMAGES)
@@ -310,6 +311,14 @@ class DriftMonitor:
         self._turn += 1
         return chosen
 
+    def _before(self) -> "_Before":
+        """To be read before a check asks."""
+        return _Before(self._requests(), self.ledger.newest())
+
+    def _since(self) -> int:
+        """The number of requests since the last check that agreed."""
+        return self._requests() - self.agreed - self._own
+
     def _requests(self) -> int:
         return self._offset + self._line.requests()
 
@@ -318,6 +327,13 @@ class DriftMonitor:
         largest = differences(before, after, self._line.form()).max(axis=1)
         size = np.maximum(np.abs(before.astype(np.float64)).max(axis=1), 1e-9)
         return float(largest.max()), float((largest / size).max())
+
+
+class _Before(NamedTuple):
+    """What was known when a check asked: other requests in flight go on meanwhile, and the target may be changed then."""
+
+    requests: int
+    newest: int  # of Ledger
 
 
 class _Candidate(NamedTuple):

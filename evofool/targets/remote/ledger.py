@@ -61,14 +61,18 @@ class Probe(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A time at which known images were asked again: the number of requests by then, and how much answers differed."""
+    """A time at which known images were asked again: how much answers differed.
+
+    requests, newest: the number of requests and the last row of answers (Ledger.newest) before they were sent. What other
+    requests in flight bring until the answer is there may already be of a changed target.
+    """
 
     requests: int
     images: int
     size: float  # largest difference of log-odds
     share: float  # the same as a share of the largest logit
     agreed: bool
-    newest: int = 0  # the last row of answers by then; filled in by the ledger
+    newest: int
 
 
 class Ledger:
@@ -196,6 +200,11 @@ class Ledger:
         with self._transaction():
             self._db.execute("DELETE FROM probes WHERE image = ?", (image,))
 
+    def newest(self) -> int:
+        """The last row of answers, to be read before a check asks; 0 if there is none."""
+        with self._transaction():
+            return self._newest()
+
     def add_check(self, check: Check) -> None:
         """Record a check. After one that did not agree, the answers since the last that did are dropped."""
         with self._transaction():
@@ -203,8 +212,9 @@ class Ledger:
             if not check.agreed or (last and not last[0]):  # a request that was in progress may have been answered later
                 agreed = self._db.execute("SELECT newest FROM checks WHERE agreed ORDER BY id DESC LIMIT 1").fetchone()
                 self._db.execute("DELETE FROM answers WHERE id > ?", agreed or (0,))
-            newest = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM answers").fetchone()[0]
-            self._db.execute(f"INSERT INTO checks ({_CHECK}) VALUES (?, ?, ?, ?, ?, ?)", (*check._replace(newest=newest),))
+            # Rows that another process's check has dropped meanwhile are given to later answers.
+            check = check._replace(newest=min(check.newest, self._newest()))
+            self._db.execute(f"INSERT INTO checks ({_CHECK}) VALUES (?, ?, ?, ?, ?, ?)", (*check,))
 
     def checks(self) -> list[Check]:
         """All checks, oldest first."""
@@ -225,6 +235,10 @@ class Ledger:
     def answers(self) -> int:
         with self._transaction():
             return _bill(self._db)[1]
+
+    def _newest(self) -> int:
+        newest: int = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM answers").fetchone()[0]
+        return newest
 
     def _insert(self, rows: Iterable[tuple[bytes, bytes]]) -> int:
         """Store these; returns how many were new."""

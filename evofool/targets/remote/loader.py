@@ -29,6 +29,11 @@ def load(spec: Spec, answers_folder: Path | None = None, clock: Clock | None = N
     _check_options(spec)
     ledger = Ledger()
     client = HttpClient(spec, ledger, clock or Clock())
+    with client.hiding_secrets():
+        return _loaded(spec, protocol, client, ledger, answers_folder)
+
+
+def _loaded(spec: Spec, protocol: Protocol, client: HttpClient, ledger: Ledger, answers_folder: Path | None) -> Target:
     if answers_folder is not None:
         ledger.store_in(answers_folder)
     stored = (ledger.response_format() or {}).get("described")
@@ -44,6 +49,7 @@ def load(spec: Spec, answers_folder: Path | None = None, clock: Clock | None = N
     shape = _shape(spec, client, described)
     codec = protocol.codec(described, shape)
     server_labels, first = _server_labels(spec, client, codec, shape, described)
+    client.refuse_secrets(described)
     labels = spec.labels(server_labels) or []
     if len(server_labels) != len(labels):
         raise TargetError(

@@ -206,7 +206,7 @@ def contradiction(numbers: np.ndarray, response_format: ResponseFormat) -> str |
 def printable(text: str, most: int = 200) -> str:
     """A server's text for display: quoted, one line, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
-    return f'"{line[:most]}{"..." if len(line) > most else ""}"'
+    return f'"{line[:most]}{"..." if len(line) > most or len(text) > 4 * most else ""}"'
 
 
 def brief(value: Any) -> str:

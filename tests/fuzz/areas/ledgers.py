@@ -42,7 +42,7 @@ def sample() -> bytes:
         ledger.keep({bytes([k]) * 32: np.arange(3, dtype=np.float32) for k in range(3)})
         ledger.spend(None, 0.0, 1e9)
         ledger.keep_probes([Probe(b"p" * 32, b"png", np.ones(3, np.float32), True)], 2)
-        ledger.add_check(Check(1, 1, 0.5, 0.25, True))
+        ledger.add_check(Check(1, 1, 0.5, 0.25, True, 3))
         del ledger
         path = Path(folder) / FILE
         with sqlite3.connect(path) as db:
@@ -69,7 +69,7 @@ def enter(case: tuple[Any, ...], room: Room) -> None:
     ledger.refund()
     ledger.probes()
     ledger.checks()
-    ledger.add_check(Check(2, 2, 0.5, 0.25, False))
+    ledger.add_check(Check(2, 2, 0.5, 0.25, False, ledger.newest()))
     ledger.keep({b"8" * 32: np.ones(3, np.float32)})
     if not isinstance(ledger.requests + ledger.answers, int):
         raise Fault("the counts are not whole numbers")

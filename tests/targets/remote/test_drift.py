@@ -65,7 +65,7 @@ def test_known_images_are_asked_again_after_every_so_many_requests() -> None:
     assert box.monitor.measure() == 0
     box.queries(range(3 * EVERY))
     checks = box.ledger.checks()
-    assert [check.requests for check in checks] == [2, 53, 104, 155][: len(checks)]
+    assert [check.requests for check in checks] == [1, 52, 103, 154][: len(checks)]
     assert all(check.agreed and check.images == IMAGES for check in checks)
     assert sum(not probe.first for probe in box.ledger.probes()) == 2 * (len(checks) - 1), "images of the run are known too"
 
@@ -93,7 +93,7 @@ def test_a_change_is_noticed_at_the_next_check(changed, at_once: int) -> None:
             box.query(0)
     box.answers = logits_of
     box.query(0)
-    assert box.monitor.agreed == box.requests - 1, "it answers as before again"
+    assert box.monitor.agreed == box.requests - 2, "it answers as before again"
 
 
 def test_an_answer_to_a_known_image_that_is_not_finite_is_named() -> None:
@@ -147,7 +147,7 @@ def test_another_process_compares_with_the_first_answers_before_it_asks_anything
     second = Box(folder=tmp_path)
     second.answers = lambda images: logits_of(images) + np.float32([0, 0, 0, size])
     if size:
-        with pytest.raises(DriftError, match=r"The target last agreed at request 2; this is request 3"):
+        with pytest.raises(DriftError, match=r"The target last agreed at request 1; this is request 3"):
             second.query(1)
     else:
         second.query(1)
@@ -219,6 +219,41 @@ def test_one_label_that_flips_is_an_image_between_two_classes_and_two_are_a_chan
         else:
             with pytest.raises(DriftError):
                 box.queries(range(5))
+
+
+def test_what_other_requests_bring_while_a_check_is_in_flight_does_not_count_as_agreed() -> None:
+    box = Box()
+    box.monitor.measure()
+    box.monitor.every = 1
+    late, row = b"late" * 8, np.zeros(4, np.float32)
+
+    def while_another_is_answered(images: np.ndarray) -> np.ndarray:
+        found = logits_of(images)  # then the target is changed, and another request is faster than this answer
+        box.requests += 1
+        box.ledger.keep({late: row})
+        return found
+
+    box.ledger.keep({b"early" * 8: row})
+    box.answers, before = while_another_is_answered, box.requests
+    box.requests += 1
+    box.monitor.before_request()
+    assert box.monitor.agreed == before + 1
+    box.answers = lambda images: -logits_of(images)
+    with pytest.raises(DriftError):
+        box.monitor.last_check()
+    assert [*box.ledger.known([b"early" * 8, late], 4)] == [b"early" * 8]
+
+
+def test_a_last_check_is_made_only_if_something_was_sent_since() -> None:
+    box = Box()
+    box.monitor.measure()
+    sent = box.requests
+    box.monitor.last_check()
+    assert box.requests == sent
+    box.query(0)
+    box.monitor.last_check()
+    box.monitor.last_check()
+    assert box.requests == sent + 2
 
 
 def test_threads_wait_for_a_check_in_progress() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evofool.errors import StoreError
-from evofool.targets.remote.ledger import FILE, Ledger
+from evofool.targets.remote.ledger import FILE, Check, Ledger
 
 FORMAT = {"classifier": "c", "kind": "probabilities", "top_k": 3, "decimals": None}
 
@@ -163,6 +163,22 @@ def test_the_response_format_that_was_stored_first_is_kept(tmp_path: Path) -> No
             foreign.store_in(tmp_path)
         assert (foreign.requests, foreign.path) == (1, None), "it continues in memory"
     assert opened(tmp_path).requests == 0
+
+
+def test_after_a_check_that_did_not_agree_answers_since_the_one_before_are_dropped(tmp_path: Path) -> None:
+    ledger, other = opened(tmp_path), opened(tmp_path)
+    ledger.keep(rows("a"))
+    first = ledger.newest()
+    ledger.keep(rows("b"))  # while the check is in flight
+    ledger.add_check(Check(5, 4, 0.0, 0.0, True, first))
+    newest = other.newest()
+    ledger.add_check(Check(60, 4, 9.0, 1.0, False, ledger.newest()))
+    assert ledger.known([b"a", b"b"], 3).keys() == {b"a"}
+    other.add_check(Check(55, 4, 0.0, 0.0, True, newest))  # of another process, for which row 2 was still that of "b"
+    ledger.keep(rows("c"))
+    ledger.add_check(Check(90, 4, 9.0, 1.0, False, ledger.newest()))
+    assert ledger.known([b"a", b"b", b"c"], 3).keys() == {b"a"}
+    assert [check.newest for check in ledger.checks()] == [1, 1, 1, 1]
 
 
 def damaged(path: Path, statement: str) -> None:
