@@ -118,6 +118,7 @@ def _which_sweep(
     from evofool.run.resume_checks import refuse_stored_cluster
     from evofool.sweep.sweep import MANIFEST, stored_sweep
     from evofool.targets import needs_trust, trust_reason
+    from evofool.targets.remote.url import shown_spec
 
     folder = Path(recipe_or_folder)
     if not os.path.isfile(folder / MANIFEST):
@@ -131,7 +132,7 @@ def _which_sweep(
     surrogates = loaded.search.surrogate.targets if loaded.search.surrogate else ()
     foreign = [spec for spec in (*(given or specs), *surrogates) if spec not in given and needs_trust(spec)]
     if foreign and not trust:
-        named = ", ".join(f"{spec}, {trust_reason(spec)}" for spec in foreign)
+        named = ", ".join(f"{shown_spec(spec)}, {trust_reason(spec)}" for spec in foreign)
         raise TargetError(f"{folder}: it names {named}, and a sweep may come from anyone; if you trust it, add --trust")
     return folder, loaded, given or specs, numbers
 

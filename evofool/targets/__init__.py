@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from evofool.errors import TargetError
 from evofool.lazy import lazy
 from evofool.targets.kinds import KINDS, SERVERS, THROUGH, Kind, server_kind
+from evofool.targets.remote.url import shown_spec
 from evofool.targets.spec import parse
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def refuse_black_box(spec: str) -> None:
     """TargetError for a black box with workers: one process has to count its requests."""
     if is_black_box(spec):
         raise TargetError(
-            f"{spec}: a black box is queried by one process, which counts its requests; run it without workers"
+            f"{shown_spec(spec)}: a black box is queried by one process, which counts its requests; run it without workers"
         )
 
 
@@ -140,7 +141,8 @@ def stored_target(spec: str, folder: Path, trust: bool, ignore_cache: bool = Fal
     """
     if not trust and (reason := trust_reason(spec)):
         raise TargetError(
-            f"{folder}: its target is {spec}, {reason}, and a run may come from anyone; if you trust it, add --trust"
+            f"{folder}: its target is {shown_spec(spec)}, {reason}, and a run may come from anyone; if you trust it, add "
+            "--trust"
         )
     found = target(spec, folder)
     if ignore_cache:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from evofool.errors import TargetError
-from evofool.targets.kinds import SERVERS
+from evofool.targets.kinds import SERVERS, server_kind
 from evofool.targets.remote.url import redacted_url
 from evofool.targets.spec import parse
 
@@ -25,7 +25,7 @@ def _public(name: str, only: Collection[str] | None) -> str:
     try:
         spec = parse(name)
     except TargetError:  # a user's classifier, whose name is not a spec
-        return without_folders(last_part(name))
+        return redacted_url(name) if server_kind(name) else without_folders(last_part(name))
     head = redacted_url(spec.name) if spec.kind in SERVERS else last_part(spec.name)
     options = {key: last_part(value) for key, value in spec.options.items() if only is None or key in only}
     return replace(spec, name=head, options=options).text

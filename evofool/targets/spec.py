@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote
 
 from evofool.errors import TargetError
 from evofool.targets.kinds import COMMON, KINDS, SERVERS, THROUGH, options_of_url, server_kind
+from evofool.targets.remote.url import redacted_url
 from evofool.text import shortened, whole_number
 
 if TYPE_CHECKING:
@@ -29,8 +30,13 @@ class Spec:
 
     @property
     def head(self) -> str:
-        """The spec without its options; error messages begin with it."""
+        """The spec without its options."""
         return self.name if self.kind in SERVERS else f"{self.kind}:{self.name}" if self.name else self.kind
+
+    @property
+    def shown(self) -> str:
+        """The head for display, without parts of a URL that may be secret; error messages begin with it."""
+        return redacted_url(self.name) if self.kind in SERVERS else self.head
 
     @property
     def text(self) -> str:
@@ -47,7 +53,7 @@ class Spec:
         number = whole_number(text)
         if number is None or not least <= number <= most:
             up_to = f"from {least} to {most:,}" if most < 1 << 53 else f"{least} or more"
-            raise TargetError(f'{self.head}: {option} is "{shortened(text)}"; it has to be a whole number, {up_to}')
+            raise TargetError(f'{self.shown}: {option} is "{shortened(text)}"; it has to be a whole number, {up_to}')
         return number
 
     def number(self, option: str, default: float) -> float:
@@ -58,7 +64,7 @@ class Spec:
         """An option that is yes or no."""
         text = self.options.get(option, "yes" if default else "no")
         if text not in ("yes", "no"):
-            raise TargetError(f'{self.head}: {option} is "{shortened(text)}"; it has to be yes or no')
+            raise TargetError(f'{self.shown}: {option} is "{shortened(text)}"; it has to be yes or no')
         return text == "yes"
 
     def side(self, default: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -66,11 +72,11 @@ class Spec:
         text = self.options.get("size")
         if text is None:
             if default is None:
-                raise TargetError(f"{self.head}: the size of its images is not known; give size=224, or size=HEIGHTxWIDTH")
+                raise TargetError(f"{self.shown}: the size of its images is not known; give size=224, or size=HEIGHTxWIDTH")
             return default
         sides = [whole_number(part) or 0 for part in text.split("x")]
         if len(sides) > 2 or not all(1 <= side <= 16384 for side in sides):
-            raise TargetError(f'{self.head}: size is "{shortened(text)}"; it has to be pixels, 224 or HEIGHTxWIDTH')
+            raise TargetError(f'{self.shown}: size is "{shortened(text)}"; it has to be pixels, 224 or HEIGHTxWIDTH')
         return sides[0], sides[-1]
 
     def preprocessing(self, default: "Preprocessing", size: tuple[int, int]) -> "tuple[Preprocessing, tuple[int, int]]":
@@ -103,15 +109,15 @@ class Spec:
                 transpose=transpose,
             )
         except TargetError as error:
-            raise TargetError(f"{self.head}: {error}") from None
+            raise TargetError(f"{self.shown}: {error}") from None
         if made.transpose and size[0] != size[1]:
-            raise TargetError(f"{self.head}: transpose=yes is for square images, and these are {size[0]}x{size[1]}")
+            raise TargetError(f"{self.shown}: transpose=yes is for square images, and these are {size[0]}x{size[1]}")
         if crops == 1:
             return made, size
         side = made.resize or 256
         if max(size) > side:
             raise TargetError(
-                f"{self.head}: crops of {size[0]}x{size[1]} do not fit into {side}x{side}; give resize={max(size)}"
+                f"{self.shown}: crops of {size[0]}x{size[1]} do not fit into {side}x{side}; give resize={max(size)}"
             )
         return made, (side, side)
 
@@ -123,7 +129,7 @@ class Spec:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
-            raise TargetError(f"{self.head}: the labels' file {path} cannot be read ({error})") from None
+            raise TargetError(f"{self.shown}: the labels' file {path} cannot be read ({error})") from None
         return distinct(line.strip() for line in lines if line.strip())
 
     @property
@@ -142,7 +148,7 @@ class Spec:
             device = torch.device(given)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise TargetError(f"{self.head}: there is no device {given} ({str(error).splitlines()[0]})") from None
+            raise TargetError(f"{self.shown}: there is no device {given} ({str(error).splitlines()[0]})") from None
         return str(device)
 
     def _numbers(self, option: str, default: tuple[float, ...], most: int = 3) -> tuple[float, ...]:
@@ -157,7 +163,7 @@ class Spec:
             values = ()
         if not 1 <= len(values) <= most:
             raise TargetError(
-                f'{self.head}: {option} is "{text}"; it has to be a number, or up to {most} separated by commas'
+                f'{self.shown}: {option} is "{text}"; it has to be a number, or up to {most} separated by commas'
             )
         return values
 
@@ -202,11 +208,11 @@ def _refuse_unknown_options(spec: Spec) -> None:
 
 
 def _url(text: str, kind: str) -> Spec:
-    """Of a URL. Parts of its query that are no options of evofool, nor nearly one, are sent to the server.
+    """Of a URL. Parts of its query that are no options of evofool, nor nearly one of this kind, are sent to the server.
 
     So are all whose key has an escape (%73ize): with one, the server's own keys can be called like options.
     """
-    known = options_of_url(text)
+    known, of_others = options_of_url(text), {option for other in SERVERS for option in KINDS[other].options or ()}
     head, _, query = text.partition("?")
     options: dict[str, Any] = {}
     sent = []
@@ -214,11 +220,11 @@ def _url(text: str, kind: str) -> Spec:
         key, _, value = part.partition("=")
         if key in known:
             options[key] = parse_qsl(f"v={value.replace('+', '%2B')}", keep_blank_values=True)[0][1]
-        elif "%" not in key and (near := difflib.get_close_matches(key, known, 1, 0.75)):
+        elif "%" not in key and (key in of_others or (near := difflib.get_close_matches(key, known, 1, 0.75))):
             escaped = f"%{ord(key[0]):02X}{key[1:]}" if key[:1].isascii() and key else key
-            raise TargetError(
-                f'{text}: no option "{key}"; did you mean "{near[0]}"? If it is the server\'s, write {escaped}={value[:40]}'
-            )
+            forms = [KINDS[other].form for other in KINDS if other in SERVERS and key in (KINDS[other].options or ())]
+            hint = f"it is one of {' and '.join(forms)}." if forms else f'did you mean "{near[0]}"?'
+            raise TargetError(f'{redacted_url(text)}: no option "{key}"; {hint} If it is the server\'s, write {escaped}=...')
         else:
             sent.append(part)
     return Spec(kind, head + ("?" + "&".join(sent) if sent else ""), _absolute_files(options))

@@ -146,11 +146,34 @@ def test_a_missing_device_is_refused() -> None:
 
 def test_keys_of_a_server_that_resemble_options_are_sent_if_they_are_escaped() -> None:
     with pytest.raises(
-        TargetError, match=r'no option "sizes"; did you mean "size"\? If it is the server.s, write %73izes=3'
+        TargetError, match=r'p\?sizes=\.\.\.: no option "sizes"; did you mean "size"\? .* write %73izes=\.\.\.$'
     ):
         spec("http://host/p?sizes=3")
     found = spec("http://host/p?%73izes=3&timeout=5&%73ize=9&kind=a")
     assert (found.name, found.options) == ("http://host/p?%73izes=3&%73ize=9&kind=a", {"timeout": "5"})
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "whose"),
+    [
+        ("mlflow+http://host/invocations", "input", "kserve"),
+        ("mlflow+http://host/invocations", "answer", "http"),
+        ("kserve://host/v2/models/m", "request", "http"),
+        ("http://host/p", "layout", "kserve.* and mlflow"),
+    ],
+)
+def test_options_of_other_servers_are_not_sent_unless_they_are_escaped(url: str, key: str, whose: str) -> None:
+    escaped = f"%{ord(key[0]):02X}{key[1:]}"
+    with pytest.raises(
+        TargetError, match=rf'\?{key}=\.\.\.: no option "{key}"; it is one of {whose}.*, write {escaped}=\.\.\.$'
+    ):
+        spec(f"{url}?{key}=x")
+    assert spec(f"{url}?{escaped}=x").options == {}
+
+
+def test_errors_show_no_value_that_is_sent_to_a_server() -> None:
+    with pytest.raises(TargetError, match=r"^http://host/p\?key=\.\.\.: size is "):
+        spec("http://host/p?key=abc&size=0").side()
 
 
 def test_a_flag_that_is_neither_yes_nor_no_is_named_once() -> None:

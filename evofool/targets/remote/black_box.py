@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,7 +174,7 @@ class BlackBox(Target):
             _, numbers = self._values([(answer, len(images))], response_format.kind)
             return numbers, responses.response_logits(numbers, response_format)
 
-        numbers, logits = send(self._client, self._codec, images, read, call)
+        numbers, logits = send(self._client, self._codec, images, read, call, len(images) * len(self.labels))
         if contradiction := responses.contradiction(numbers, response_format):
             self._note(contradiction)
         return logits
@@ -217,10 +217,16 @@ class BlackBox(Target):
 
 
 def send(
-    client: HttpClient, codec: Codec, images: Sequence[np.ndarray], read: Callable[[Any], _T], call: threading.Event
+    client: HttpClient,
+    codec: Codec,
+    images: Sequence[np.ndarray],
+    read: Callable[[Any], _T],
+    call: threading.Event,
+    scores: int | None = None,
 ) -> _T:
-    """read(JSON of the answer) to a request with these images."""
-    return client.request(codec.encode(list(images)), lambda content: read(parse_json(content)), call)
+    """read(JSON of the answer) to a request with these images. scores: their number, if it is known."""
+    message = replace(codec.encode(list(images)), scores=scores)
+    return client.request(message, lambda content: read(parse_json(content)), call)
 
 
 def ask_noise(client: HttpClient, codec: Codec, shape: tuple[int, int, int]) -> Answers:

@@ -23,7 +23,9 @@ from evofool.targets.spec import Spec
 if TYPE_CHECKING:
     import httpx
 
-MAX_BYTES = 64 << 20  # of a response
+MAX_BYTES = 64 << 20  # of a response; JSON that is parsed may take 30 times as much memory
+_BYTES_BESIDE, _BYTES_EACH = 4 << 20, 256  # of a response, whose number of scores is known: in all, and for each score
+_ERROR_BYTES = 1 << 16  # of an error response, that are read
 _REASONS = ("error", "message", "detail")  # the key of the reason in an error response
 _TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
 _FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
@@ -46,12 +48,18 @@ class Clock:
 
 @dataclass(frozen=True)
 class Message:
-    """A request. body: JSON. path: added to that of the target's URL; url: instead of it."""
+    """A request. body: JSON. path: added to that of the target's URL; url: instead of it. scores: of the answer, or None."""
 
     method: str
     body: bytes | None = None
     path: str = ""
     url: str | None = None
+    scores: int | None = None
+
+    @property
+    def max_bytes(self) -> int:
+        """Of the answer."""
+        return MAX_BYTES if self.scores is None else min(MAX_BYTES, _BYTES_BESIDE + _BYTES_EACH * self.scores)
 
 
 class HttpError(TargetError):
@@ -87,6 +95,7 @@ class HttpClient:
         self._idle: list[Connection] = []
         self._busy: dict[Connection, threading.Event] = {}
         self._change = threading.Condition()
+        self._reading = threading.Lock()
         self._calls: weakref.WeakSet[threading.Event] = weakref.WeakSet()
 
     def call(self) -> threading.Event:
@@ -120,7 +129,8 @@ class HttpClient:
                 with self._connection(call) as connection:
                     self._record(call)
                     content = self._send(connection, message, call)
-                return read(content)
+                with self._reading:  # one at a time, for the sake of memory; Python would not be faster with several
+                    return read(content)
             except _TemporaryError as failure:
                 failures[failure.reason] += 1
                 retry_after = failure.retry_after
@@ -215,7 +225,7 @@ class HttpClient:
                 with connection.client.stream(
                     message.method, url, content=message.body, headers=headers, extensions={"trace": connection.trace}
                 ) as response:
-                    content = self._content(response)
+                    content = self._content(response, message.max_bytes)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             late = isinstance(error, httpx.TimeoutException)
             if not (late or connection.was_cut_off):
@@ -225,15 +235,15 @@ class HttpClient:
         self._check_status(response, content)
         return content
 
-    def _content(self, response: "httpx.Response") -> bytes:
+    def _content(self, response: "httpx.Response", most: int) -> bytes:
         packed = response.headers.get("Content-Encoding", "identity")
         if packed != "identity":
             raise TargetError(f"compresses its answers ({printable(packed, 40)}), although the request forbids it")
         content = bytearray()
         for piece in response.iter_raw():
             content += piece
-            if len(content) > MAX_BYTES:
-                raise TargetError(f"the answer is longer than {MAX_BYTES >> 20} MB; send fewer images at once (batch=)")
+            if len(content) > most:
+                raise TargetError(f"the answer is longer than {most >> 20} MB; send fewer images at once (batch=)")
         return bytes(content)
 
     def _check_status(self, response: "httpx.Response", content: bytes) -> None:
@@ -299,7 +309,7 @@ def _seconds(retry_after: str | None, now: float) -> float | None:
 
 def _error_text(content: bytes, without_secrets: Callable[[str], str]) -> str:
     """The text of an error response, {"error": "..."} (or another of _REASONS) or any other, after a colon; "" if empty."""
-    text = content.decode("utf-8", "replace")
+    text = content[:_ERROR_BYTES].decode("utf-8", "replace")
     try:
         content_json = json.loads(text)
     except (ValueError, RecursionError):

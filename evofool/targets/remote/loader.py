@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evofool.errors import BudgetError, TargetError
+from evofool.targets.arguments import image_shape
 from evofool.targets.classifier import Target
 from evofool.targets.remote.black_box import Answers, BlackBox, Interface, ask_noise, entries_of
 from evofool.targets.remote.client import Clock, HttpClient
@@ -97,7 +98,7 @@ def _shape(spec: Spec, client: HttpClient, described: Mapping[str, Any]) -> tupl
         raise TargetError(
             f"{client.url}: its images are {described['shape']}, not {list(shape)}; leave size= and channels= out"
         )
-    return shape
+    return image_shape(client.url, shape)
 
 
 def _server_labels(

@@ -16,10 +16,12 @@ from evofool.targets.remote.client import HttpClient, HttpError, Message
 from evofool.targets.remote.numbers import DATATYPES, Numbers, given_layout, layout_of, shape_of
 from evofool.targets.remote.other_protocol import other_protocol
 from evofool.targets.remote.protocol import Codec
-from evofool.targets.remote.responses import KINDS, InvalidJson, brief, parse_json
+from evofool.targets.remote.responses import KINDS, InvalidJson, brief, parse_json, printable
 from evofool.targets.remote.url import redacted_url
 from evofool.targets.spec import Spec
 
+MOST_CLASSES = 1 << 20
+_MOST_SIDE = 1 << 53  # of a shape
 _NOT_THERE = (400, 404)  # what servers answer for a model that they do not have
 
 
@@ -55,11 +57,19 @@ class OpenInference:
         tensor_out = _tensor(described, "output", self._spec)
         kept: dict[str, Any] = {"inputs": [tensor_in] if tensor_in else [], "outputs": [tensor_out] if tensor_out else []}
         dims = tensor_out.get("shape", [])
-        if len(dims) > 1 and (classes := math.prod(dims[1:])) > 0:
-            kept["classes"] = max(classes, 2)
+        # One whole number for an image is its class, one of any number.
+        is_class = _is_whole(tensor_out.get("datatype")) and math.prod(dims[1:]) == 1
+        if len(dims) > 1 and all(n > 0 for n in dims[1:]) and not is_class:
+            kept["classes"] = max(math.prod(dims[1:]), 2)
+            if kept["classes"] > MOST_CLASSES:
+                raise TargetError(
+                    f'says that its output "{tensor_out["name"]}" has the shape {dims}; {MOST_CLASSES:,} classes are the '
+                    "most"
+                )
         if str(tensor_out.get("name")).startswith("multilabel-") and tensor_out["name"] in KINDS:
             kept["answers"] = tensor_out["name"]  # as evofool's own servers call it
-        labels = (described.get("parameters") or {}).get("labels")
+        parameters = described.get("parameters")
+        labels = parameters.get("labels") if isinstance(parameters, dict) else None
         if isinstance(labels, list) and len(labels) > 1 and all(isinstance(label, str) for label in labels):
             kept |= {"labels": labels, "parameters": {"labels": labels}}
         if tensor_in:
@@ -107,7 +117,7 @@ def _tensor(described: Mapping[str, Any], what: str, spec: Spec) -> dict[str, An
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise TargetError(f'has to have "{what}s", a list of objects')
     wanted = spec.options.get(what)
-    names = ", ".join(str(each.get("name")) for each in found)
+    names = _names(found)
     chosen = [each for each in found if wanted in (None, each.get("name"))]
     if found and wanted is not None and not chosen:
         raise TargetError(f"has no {what} {wanted}; there are {names} ({what}=)")
@@ -117,8 +127,11 @@ def _tensor(described: Mapping[str, Any], what: str, spec: Spec) -> dict[str, An
         return {}
     tensor = {key: chosen[0].get(key) for key in ("name", "datatype", "shape")}
     dims = tensor["shape"] or []
-    if not isinstance(tensor["name"], str) or not isinstance(dims, list) or not all(type(n) is int for n in dims):
-        raise TargetError(f"has the {what} {brief(tensor)}; it has to have a name and a shape of whole numbers")
+    named = isinstance(tensor["name"], str) and isinstance(tensor["datatype"], str | None)
+    if not named or not isinstance(dims, list) or not all(type(n) is int and abs(n) < _MOST_SIDE for n in dims):
+        raise TargetError(
+            f"has the {what} {brief(tensor)}; it has to have a name, a datatype that is a text, and a shape of whole numbers"
+        )
     if what == "input" and not 2 <= len(dims) <= 4:
         raise TargetError(f'says that its input "{tensor["name"]}" has the shape {dims}; images have 2 to 4 axes')
     return {**tensor, "shape": dims}
@@ -131,11 +144,10 @@ def _rows(answer: Any, output: str | None, images: int) -> list[Any]:
         raise TargetError(f'the answer is {brief(answer)}; it has to have "outputs"{other_protocol(answer)}')
     chosen = [each for each in outputs if output in (None, each.get("name"))]
     if len(chosen) != 1:
-        names = ", ".join(str(each.get("name")) for each in outputs)
-        raise TargetError(f"the answer has the outputs {names}; say which one has the scores (output=NAME)")
+        raise TargetError(f"the answer has the outputs {_names(outputs)}; say which one has the scores (output=NAME)")
     shape, data = chosen[0].get("shape"), chosen[0].get("data")
     try:
-        values = np.array(data, None if chosen[0].get("datatype") == "BYTES" else np.float64)
+        values = np.array(data, object if chosen[0].get("datatype") == "BYTES" else np.float64)
         values = values.reshape(shape)
         values = values.reshape(rows_of(values.shape))
     except (TypeError, ValueError, OverflowError):
@@ -144,10 +156,19 @@ def _rows(answer: Any, output: str | None, images: int) -> list[Any]:
         raise TargetError(
             f"the answer's output has the shape {brief(shape)} for {images} images; it has to be (images, classes)"
         )
-    if values.shape[1] == 1 and str(chosen[0].get("datatype")).lstrip("U").startswith("INT"):
-        return [int(value) for value in values[:, 0]]
+    if values.shape[1] == 1 and _is_whole(chosen[0].get("datatype")):
+        return [int(value) if np.isfinite(value) else value for value in values[:, 0]]
     rows: list[Any] = values.tolist()
-    return [row[0] for row in rows] if values.dtype.kind in "US" else rows
+    return [row[0] if row and isinstance(row[0], str) else row for row in rows]
+
+
+def _is_whole(datatype: object) -> bool:
+    return isinstance(datatype, str) and datatype.lstrip("U").startswith("INT")
+
+
+def _names(tensors: list[dict[str, Any]]) -> str:
+    """For display."""
+    return printable(", ".join(str(each.get("name")) for each in tensors))[1:-1]
 
 
 def _server(client: HttpClient, url: str) -> str:
@@ -157,4 +178,4 @@ def _server(client: HttpClient, url: str) -> str:
     except (TargetError, InvalidJson):
         return ""
     name = found.get("name") if isinstance(found, dict) else None
-    return f"{name} {found.get('version', '')}".strip() if isinstance(name, str) else ""
+    return printable(f"{name} {found.get('version', '')}".strip(), 80)[1:-1] if isinstance(name, str) else ""

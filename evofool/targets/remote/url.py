@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit, urlunsplit
 
 from evofool.errors import TargetError
-from evofool.targets.kinds import options_of_url
+from evofool.targets.kinds import options_of_url, server_kind
 
 
 def redacted_url(url: str) -> str:
@@ -16,6 +16,11 @@ def redacted_url(url: str) -> str:
     options = options_of_url(url)
     query = "&".join(f"{key}={value if key in options else '...'}" for key, _, value in queries)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def shown_spec(spec: str) -> str:
+    """A target's spec for display: that of a server as redacted_url, any other as it is."""
+    return redacted_url(spec) if server_kind(spec) else spec
 
 
 def address_of(url: str) -> str:

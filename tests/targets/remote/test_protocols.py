@@ -1,6 +1,7 @@
 """The Open Inference Protocol, MLflow's, and templates of other requests, each against a server of exactly that form."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import pytest
 
 from evofool import scores as score
 from evofool.errors import TargetError
-from evofool.targets import is_black_box, needs_trust, refuse_black_box, target
+from evofool.targets import is_black_box, needs_trust, refuse_black_box, stored_target, target
 from evofool.targets.redaction import public_name
 from evofool.targets.remote.black_box import BlackBox
 from evofool.targets.remote.template import found_at
@@ -142,6 +143,67 @@ def test_metadata_and_options_that_do_not_fit_are_refused(
         target(f"kserve://{server.address}/v2/models/m?{options}")
 
 
+def metadata_of(**changed: Any) -> dict[str, Any]:
+    """Of an input "x" and an output "y" of three classes; changed: x or y, updates of these, or other keys."""
+    found = metadata("FP32", -1, 3, 8, 8)
+    for tensors, name in (("inputs", "x"), ("outputs", "y")):
+        found[tensors][0] |= changed.pop(name, {})
+    return found | changed
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        (metadata_of(y={"shape": [-1, 300_000_000]}), r"its output \"y\" has the shape .*; 1,048,576 classes are the most"),
+        (metadata_of(y={"shape": [-1, 1 << 40, 1 << 40]}), "1,048,576 classes are the most"),
+        (metadata_of(y={"shape": [-1, 10**4000]}), "a shape of whole numbers"),
+        (metadata_of(x={"shape": [-1, 3, 40_000, 40_000]}), "has 4,800,000,000 values; 16,777,216 are the most"),
+        (metadata_of(x={"datatype": ["FP32"]}), r"has the input .*a datatype that is a text"),
+        (metadata_of(y={"datatype": {}}), r"has the output .*a datatype that is a text"),
+        (metadata_of(outputs=[tensor("a" * 1000 + str(k), "FP32", -1, 3) for k in range(99)]), r"aaa\.\.\.; say which"),
+    ],
+)
+def test_metadata_that_no_classifier_has_is_refused_before_anything_is_made_of_it(
+    described: dict[str, Any], message: str
+) -> None:
+    with stub(open_inference(described, lambda x: {"y": scores(x)})) as server:
+        with pytest.raises(TargetError, match=message):
+            target(f"kserve://{server.address}/v2/models/m")
+        assert {method for method, _, _ in server.asked} == {"GET"}
+
+
+@pytest.mark.parametrize("parameters", [[1], "x", {"labels": 1}])
+def test_parameters_of_another_form_are_left_out(parameters: Any) -> None:
+    with stub(open_inference(metadata_of(parameters=parameters), lambda x: {"y": scores(x)})) as server:
+        assert target(f"kserve://{server.address}/v2/models/m").labels == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("dims", [[-1, 1], [-1], [-1, 1, 1], [-1, -1]])
+def test_an_output_of_whole_numbers_is_the_class(dims: list[int], tmp_path: Path) -> None:
+    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    described, images = metadata_of(y={"datatype": "INT64", "shape": dims}), images_of(4, shape=(3, 8, 8))
+    shape = [4, *(abs(n) for n in dims[1:])]
+
+    def answer(method: str, path: str, body: Any) -> tuple[int, Any]:
+        if method == "GET":
+            return 200, {"name": "m", **described}
+        best = scores(np.array(body["inputs"][0]["data"]).reshape(4, -1)).argmax(axis=1).tolist()
+        return 200, {"outputs": [{"name": "y", "shape": shape, "datatype": "INT64", "data": best}]}
+
+    with stub(answer) as server:
+        url = f"kserve://{server.address}/v2/models/m"
+        with pytest.raises(TargetError, match="its answers do not show which classes there are; give labels=FILE"):
+            target(url)
+        remote = target(f"{url}?labels={tmp_path}/three.txt&batch=4")
+        assert remote.top_k == 1
+        assert np.array_equal(remote.logits(images).argmax(axis=1), scores(images / 255).argmax(axis=1))
+
+
+def test_axes_of_any_length_leave_the_classes_to_the_answers() -> None:
+    with stub(open_inference(metadata_of(y={"shape": [-1, -1, -1]}), lambda x: {"y": scores(x)})) as server:
+        assert target(f"kserve://{server.address}/v2/models/m").labels == ("0", "1", "2")
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -181,13 +243,16 @@ def test_a_server_without_the_model_and_servers_of_other_protocols_are_told_apar
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "kserve", "kserves", "mlflow+http", "mlflow+https"])
-def test_every_server_is_a_black_box_that_needs_trust_and_refuses_workers(scheme: str) -> None:
+def test_every_server_is_a_black_box_that_needs_trust_and_refuses_workers(scheme: str, tmp_path: Path) -> None:
     spec = f"{scheme}://me:word@host/v2/models/m?key=abc&timeout=9&labels=/home/me/l.txt"
     assert is_black_box(spec)
     assert needs_trust(spec)
     assert public_name(spec) == f"{scheme}://host/v2/models/m?key=...&timeout=9&labels=l.txt"
-    with pytest.raises(TargetError, match="a black box is queried by one process"):
+    shown = re.escape(f"{scheme}://host/v2/models/m?key=...&timeout=9&labels=/home/me/l.txt")
+    with pytest.raises(TargetError, match=f"^{shown}: a black box is queried by one process"):
         refuse_black_box(spec)
+    with pytest.raises(TargetError, match=f": its target is {shown}, a server to query, and a run may come from anyone"):
+        stored_target(spec, tmp_path, trust=False)
 
 
 def test_a_run_goes_on_from_its_record_when_the_limit_is_reached(tmp_path: Path) -> None:

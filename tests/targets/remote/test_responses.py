@@ -112,6 +112,9 @@ def test_lists_of_different_lengths_are_refused() -> None:
 def test_a_very_long_answer_and_a_compressed_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake() as server:
         remote = black_box(server.url)
+        server.script = lambda number, images: Reply(b" " * (5 << 20))
+        with pytest.raises(TargetError, match="the answer is longer than 4 MB"):  # for so few scores
+            remote.logits(images_of(1))
         monkeypatch.setattr("evofool.targets.remote.client.MAX_BYTES", 1 << 20)
         server.script = lambda number, images: Reply(b" " * (3 << 20))
         with pytest.raises(TargetError, match=r"the answer is longer than 1 MB; send fewer images at once \(batch=\)"):
