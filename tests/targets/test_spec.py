@@ -146,7 +146,7 @@ def test_a_missing_device_is_refused() -> None:
 
 def test_keys_of_a_server_that_resemble_options_are_sent_if_they_are_escaped() -> None:
     with pytest.raises(
-        TargetError, match=r'p\?sizes=\.\.\.: no option "sizes"; did you mean "size"\? .* write %73izes=\.\.\.$'
+        TargetError, match=r'sizes=\.\.\.: no option "sizes"; did you mean "size"\? .* write %73izes=\.\.\.$'
     ):
         spec("http://host/p?sizes=3")
     found = spec("http://host/p?%73izes=3&timeout=5&%73ize=9&kind=a")
