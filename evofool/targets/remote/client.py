@@ -29,7 +29,7 @@ _ERROR_BYTES = 1 << 16  # of an error response, that are read
 _REASONS = ("error", "message", "detail")  # the key of the reason in an error response
 _TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
 _FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
-_GRACE = 1.0  # seconds that a request in progress, which is paid for, may still take after its call is cancelled
+GRACE = 1.0  # seconds that a request in progress, which is paid for, may still take after its call is cancelled
 _SECRET_LENGTH = 8  # characters: a shorter value may be in a description by chance
 _KEPT = "a run has kept the earlier answers"
 _CANCELLED = f"cancelled before the server answered; {_KEPT}"
@@ -112,7 +112,7 @@ class HttpClient:
                 each.set()
             for connection, its_call in self._busy.items():
                 if its_call.is_set():
-                    connection.cut_off_after(_GRACE)
+                    connection.cut_off_after(GRACE)
             self._change.notify_all()
 
     def request(self, message: Message, read: Callable[[bytes], _T], call: threading.Event | None = None) -> _T:
@@ -221,7 +221,7 @@ class HttpClient:
         try:
             with connection.time_limit(self._timeout):
                 if call.is_set():  # cancelled since the last check, before there was a request to cut off
-                    connection.cut_off_after(_GRACE)
+                    connection.cut_off_after(GRACE)
                 with connection.client.stream(
                     message.method, url, content=message.body, headers=headers, extensions={"trace": connection.trace}
                 ) as response:

@@ -54,11 +54,15 @@ def differences(before: np.ndarray, after: np.ndarray, form: AnswerForm) -> np.n
     """(B, K) float64: by how much log-odds differ, 0 where the form of the answers explains it. Both are logits (B, K).
 
     A class that only one of two answers contains counts by how far it lies above the most that the other answer allows.
-    Where answers are labels only, an image with another label has the difference of that label's log-odds.
+    Where answers are labels only, an image with another label has the differences of all log-odds, or of those labels that
+    it gained and lost where labels do not exclude each other.
     """
     out = np.abs(log_odds(before, form.multilabel) - log_odds(after, form.multilabel))
     if form.labels:
-        out[before.argmax(axis=1) == after.argmax(axis=1)] = 0.0
+        if form.multilabel:
+            out[(before > 0) == (after > 0)] = 0.0
+        else:
+            out[before.argmax(axis=1) == after.argmax(axis=1)] = 0.0
         return out
     close = np.abs(_probabilities(before, form) - _probabilities(after, form)) <= 1.01 * form.step
     if form.top_k < before.shape[1]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from evofool.errors import TargetError
 from evofool.targets.remote.responses import brief
+from evofool.text import whole_number
 
 _CLASS = ("label", "class", "class_name", "name")  # the keys of a class in an object, and those of its score
 _SCORE = ("score", "probability", "confidence")
@@ -40,7 +41,8 @@ def is_single(entries: list[Any]) -> bool:
 def labels_of(entries: list[Any]) -> list[str] | None:
     """The labels that the entries of a first answer show, in the order of the classes; None if they do not show all.
 
-    Numbers for want of names. Names are sorted; they are all if every entry has them, and their scores sum to 1.
+    Numbers for want of names. Names are sorted, as numbers if all are whole numbers; they are all if every entry has them,
+    and their scores sum to 1.
     """
     answer = answer_of(entries, None)
     rows = answer.get("top")
@@ -48,12 +50,17 @@ def labels_of(entries: list[Any]) -> list[str] | None:
         row = next(iter(answer.values()))[0]
         return [str(c) for c in range(len(row))] if isinstance(row, list) and len(row) > 1 else None
     try:
-        names = [sorted(entry["class"] for entry in row) for row in rows]
+        names = [_sorted([entry["class"] for entry in row]) for row in rows]
         sums = [sum(entry["probability"] for entry in row) for row in rows]
     except (TypeError, KeyError):
         return None
     whole = all(found == names[0] for found in names) and all(abs(total - 1) <= _SUM for total in sums)
     return [str(name) for name in names[0]] if whole and len(set(names[0])) == len(names[0]) > 1 else None
+
+
+def _sorted(names: list[Any]) -> list[Any]:
+    numbers = all(isinstance(name, str) and whole_number(name) is not None for name in names)
+    return sorted(names, key=lambda name: (int(name), name)) if numbers else sorted(names)
 
 
 def _within_0_and_1(entries: list[Any]) -> bool:

@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadP
 from typing import TypeVar
 
 from evofool.errors import BudgetError
+from evofool.targets.remote.client import GRACE
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
@@ -28,7 +29,8 @@ class InFlight:
         """do(job) for every job, in the order of jobs.
 
         before_each is called by the caller's thread before a job begins. After an error no other job begins; those in
-        progress are cancelled with `cancel`, but after a BudgetError they are waited for, since they are paid for.
+        progress are cancelled with `cancel` and have GRACE left, in which their answers may still be recorded. After a
+        BudgetError they are waited for, since they are paid for.
         """
         if len(jobs) < 2 or self._at_once == 1:
             for job in jobs:
@@ -56,6 +58,7 @@ class InFlight:
             raise
         except BaseException:
             cancel()
+            wait(begun, timeout=2 * GRACE)  # they are cut off after GRACE, and need a moment to end
             raise
 
 

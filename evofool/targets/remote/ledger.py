@@ -1,7 +1,8 @@
 """The ledger of a black box: requests, answers, and checks of known images; in memory, or in a run's folder as answers.db.
 
 One SQLite file (WAL, small transactions), shared by all threads and processes of a run. A request is recorded before it is
-sent, so a run that is killed has sent at most one request less than its ledger says, and never exceeds its limit.
+sent, so a run that is killed has sent at most `parallel` requests less for each of its processes than its ledger says, and
+never exceeds its limit.
 """
 
 import json

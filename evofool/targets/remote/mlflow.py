@@ -38,7 +38,7 @@ class MLflow:
             found = answer.get("predictions") if isinstance(answer, dict) else None
             if not isinstance(found, list):
                 raise TargetError(
-                    f'the answer is {brief(answer)}; it has to have "predictions", a list{other_protocol(answer)}'
+                    f'the answer is {brief(answer)}; it has to have "predictions", a list{other_protocol(answer, "mlflow")}'
                 )
             return found
 

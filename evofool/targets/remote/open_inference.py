@@ -44,12 +44,13 @@ class OpenInference:
             there = f"{server} has no such model" if server else "no server of the Open Inference Protocol is there"
             raise TargetError(f"{client.url}: {there} ({str(error).removeprefix(f'{client.url}: ')})") from None
         if not isinstance(found, dict) or not isinstance(found.get("inputs", []), list) or "name" not in found:
-            raise TargetError(f"{client.url}: GET gives no metadata of a model{other_protocol(found)}")
+            raise TargetError(f"{client.url}: GET gives no metadata of a model{other_protocol(found, 'kserve')}")
         kept = {key: found[key] for key in ("inputs", "outputs", "parameters") if found.get(key)}
         try:
             return self.checked(kept)
         except TargetError as error:
-            raise TargetError(f"{client.url}: its metadata {error}") from None
+            who = f"{client.url}: "  # options that are wrong are named with it
+            raise TargetError(str(error) if str(error).startswith(who) else f"{who}its metadata {error}") from None
 
     def checked(self, described: dict[str, Any]) -> dict[str, Any]:
         """Of metadata: the chosen input and output, the number of classes and the labels, as far as it has them."""
@@ -141,7 +142,7 @@ def _rows(answer: Any, output: str | None, images: int) -> list[Any]:
     """The entries of an answer (evofool.targets.remote.entries), from the data of its output."""
     outputs = answer.get("outputs") if isinstance(answer, dict) else None
     if not isinstance(outputs, list) or not outputs or not all(isinstance(each, dict) for each in outputs):
-        raise TargetError(f'the answer is {brief(answer)}; it has to have "outputs"{other_protocol(answer)}')
+        raise TargetError(f'the answer is {brief(answer)}; it has to have "outputs"{other_protocol(answer, "kserve")}')
     chosen = [each for each in outputs if output in (None, each.get("name"))]
     if len(chosen) != 1:
         raise TargetError(f"the answer has the outputs {_names(outputs)}; say which one has the scores (output=NAME)")

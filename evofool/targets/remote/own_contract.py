@@ -36,7 +36,7 @@ class OwnContract:
         except InvalidJson as error:
             return {"missing": str(error)}
         if not isinstance(described, dict) or described.get("format") != FORMAT:
-            if other := other_protocol(described):
+            if other := other_protocol(described, "own"):
                 raise TargetError(f"{client.url}: GET gives no description by evofool's contract{other}")
             return {"missing": f'JSON, but without "format": "{FORMAT}"'}
         try:

@@ -105,7 +105,7 @@ def response_values(
         wanted = f'"{kind}"' if kind else 'one of "logits", "probabilities" and "top"'
         raise TargetError(
             f"the answer has {printable(', '.join(map(str, answer)) or 'nothing')}; it has to have {wanted}"
-            + other_protocol(answer)
+            + other_protocol(answer, "own")
         )
     (name,) = names_of_kind & {*found}
     kind, rows = kind or name, answer[name]

@@ -221,7 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         if not self._accept():
             return
-        if self._path != "/" and (self.server.open_path is None or self._path != f"{self.server.open_path}/infer"):
+        infer = None if self.server.open_path is None else f"{self.server.open_path}/infer"
+        if self._path != "/" and serve_open.without_version(self._path) != infer:
             self._refuse(404, f"images are not sent to {self._path}; send them to {self.server.places}")
             return
         length = self.headers.get("Content-Length", "")

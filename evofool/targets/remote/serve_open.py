@@ -13,6 +13,8 @@ from evofool.targets.redaction import public_name
 from evofool.targets.remote.responses import brief, parse_json
 
 INPUT, DATATYPE = "images", "UINT8"
+_VERSION = "1"
+_OF_VERSION = re.compile(rf"^(/v2/models/[^/]+)/versions/{_VERSION}(?=/|$)")
 
 
 def model_name(target: Target) -> str:
@@ -20,9 +22,14 @@ def model_name(target: Target) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", public_name(target.name).partition("?")[0]).strip("-.") or "model"
 
 
+def without_version(path: str) -> str:
+    """A path under /v2/models/NAME/versions/1, the only version, as the one that names no version."""
+    return _OF_VERSION.sub(r"\1", path)
+
+
 def information(path: str, target: Target, answers: str) -> dict[str, Any] | None:
     """What GET gives for a path under /v2; None for a path that there is not."""
-    model = f"/v2/models/{model_name(target)}"
+    model, path = f"/v2/models/{model_name(target)}", without_version(path)
     if path == "/v2":
         return {"name": "evofool", "version": version("evofool"), "extensions": []}
     if path in ("/v2/health/live", "/v2/health/ready"):
@@ -34,7 +41,7 @@ def information(path: str, target: Target, answers: str) -> dict[str, Any] | Non
     tensors = {"inputs": [{"name": INPUT, "datatype": DATATYPE, "shape": [-1, *target.shape]}]}
     tensors["outputs"] = [{"name": answers, "datatype": _datatype(answers), "shape": [-1, len(target.labels)]}]
     labels = {"parameters": {"labels": list(target.labels)}}
-    return {"name": model_name(target), "versions": ["1"], "platform": "evofool", **tensors, **labels}
+    return {"name": model_name(target), "versions": [_VERSION], "platform": "evofool", **tensors, **labels}
 
 
 def images_of(body: bytes, shape: tuple[int, int, int], answers: str) -> tuple[np.ndarray, str | None]:
@@ -71,7 +78,7 @@ def answer_of(rows: Mapping[str, Any], target: Target, identifier: str | None) -
     ((answers, values),) = rows.items()
     data = [number for row in values for number in row]
     output = {"name": answers, "datatype": _datatype(answers), "shape": [len(values), len(target.labels)], "data": data}
-    named = {"model_name": model_name(target), "model_version": "1", **({"id": identifier} if identifier else {})}
+    named = {"model_name": model_name(target), "model_version": _VERSION, **({"id": identifier} if identifier else {})}
     return {**named, "outputs": [output]}
 
 

@@ -115,7 +115,7 @@ def found_at(answer: Any, path: str) -> Any:
     there = (
         f"there are {', '.join(map(brief, answer))}" if isinstance(answer, dict) and answer else f"there is {brief(answer)}"
     )
-    raise TargetError(f'answer={path} finds nothing at "{step}": {there}{other_protocol(answer)}')
+    raise TargetError(f'answer={path} finds nothing at "{step}": {there}{other_protocol(answer, "template")}')
 
 
 def _read(spec: Spec) -> tuple[bytes, Any]:

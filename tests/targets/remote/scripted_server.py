@@ -40,8 +40,9 @@ class Reply:
     body: Any = None  # as JSON, or bytes as they are
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    act: str = "answer"  # or "hang" until the test ends, "drop" before an answer, "cut" in the middle of it; or single
-    # bytes, for far longer than any test's time-out: "dribble" from the start, "drip" from the body
+    act: str = "answer"  # or "hang" until the test ends, "hold" until the client is gone, "drop" before an answer, "cut" in
+    # the middle of it; or single bytes, for far longer than any test's time-out: "dribble" from the start, "drip" from the
+    # body
 
 
 Script = Callable[[int, list[np.ndarray]], Reply]
@@ -76,6 +77,7 @@ class Fake(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.over, self.lock = threading.Event(), threading.Lock()
+        self.clients_gone = threading.Semaphore(0)  # those that were held
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -111,7 +113,11 @@ class FakeHandler(BaseHTTPRequestHandler):
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         if reply.act == "hang":
             self.server.over.wait(30)
-        if reply.act in ("hang", "drop"):
+        if reply.act == "hold":
+            self.connection.settimeout(30)
+            if self.connection.recv(1) == b"":
+                self.server.clients_gone.release()
+        if reply.act in ("hang", "hold", "drop"):
             self.close_connection = True
             return
         if reply.act == "dribble":

@@ -256,6 +256,13 @@ def test_a_last_check_is_made_only_if_something_was_sent_since() -> None:
     assert box.requests == sent + 2
 
 
+def test_of_several_labels_without_probabilities_each_one_that_is_gained_or_lost_differs() -> None:
+    form = form_of("multilabel-probabilities", 4, 0)
+    before = np.array([[14, 14, -14, -14], [14, -14, -14, -14], [-14, -14, -14, -14]], np.float32)
+    after = np.array([[14, -14, -14, -14], [14, -14, -14, -14], [-14, -14, -14, 14]], np.float32)
+    assert (differences(before, after, form) > 0).tolist() == (before != after).tolist()
+
+
 def test_threads_wait_for_a_check_in_progress() -> None:
     box, inside, go = Box(), threading.Event(), threading.Event()
     box.monitor.measure()

@@ -57,13 +57,14 @@ def test_after_an_error_nothing_more_is_sent_and_requests_in_flight_are_cut_off(
         if number == 0:
             return correct(number, images)
         both.wait(20)
-        return Reply({"error": "no more"}, 403) if number == 2 else Reply(act="hang")
+        return Reply({"error": "no more"}, 403) if number == 2 else Reply(act="hold")
 
     with fake(refusing) as server:
         remote = black_box(server.url, "batch=1&parallel=2&timeout=100", clock=Clock())
         before = server.received
         with pytest.raises(TargetError, match='HTTP 403: "no more"'):
             remote.logits(images_of(9))
+        assert server.clients_gone.acquire(timeout=10), "the request in flight is cut off"
         assert server.received == before + 2
         server.script = correct
         assert np.array_equal(remote.logits(images_of(9)), expected(images_of(9))), "later calls work"
@@ -123,3 +124,20 @@ def test_results_come_in_the_order_of_jobs_and_an_interrupted_caller_cancels_the
     with pytest.raises(BudgetError):
         list(in_flight.results(range(9), _failing_at(4, BudgetError), lambda: None, lambda: cancelled.append(3)))
     assert cancelled == [1, 2], "what is in flight at the limit is paid for, and waited for"
+
+
+def test_an_error_is_raised_after_what_is_in_flight_has_ended() -> None:
+    in_flight, cancelled, ended = InFlight(2), threading.Event(), threading.Event()
+    both = threading.Barrier(2)
+
+    def do(job: int) -> None:
+        both.wait(20)
+        if job == 1:
+            raise ValueError("it fails")
+        assert cancelled.wait(20)
+        threading.Event().wait(0.05)  # an answer that is being recorded
+        ended.set()
+
+    with pytest.raises(ValueError, match="it fails"):
+        list(in_flight.results(range(9), do, lambda: None, cancelled.set))
+    assert ended.is_set()

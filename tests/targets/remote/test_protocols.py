@@ -13,6 +13,8 @@ from evofool.errors import TargetError
 from evofool.targets import is_black_box, needs_trust, refuse_black_box, stored_target, target
 from evofool.targets.redaction import public_name
 from evofool.targets.remote.black_box import BlackBox
+from evofool.targets.remote.entries import labels_of
+from evofool.targets.remote.other_protocol import other_protocol
 from evofool.targets.remote.template import found_at
 from tests.targets.remote.protocol_servers import open_inference, picture, scores, softmax, stub
 from tests.targets.remote.scripted_server import images_of
@@ -240,6 +242,30 @@ def test_a_server_without_the_model_and_servers_of_other_protocols_are_told_apar
         pytest.raises(TargetError, match=r"GET gives no metadata of a model; this is evofool's own contract"),
     ):
         target(f"kserve://{server.address}/v2/models/m")
+
+
+def test_no_protocol_is_advised_that_is_in_use() -> None:
+    answers = {
+        "own": {"probabilities": [[0.5, 0.5]]},
+        "kserve": {"model_name": "m", "outputs": []},
+        "mlflow": {"predictions": 1},
+    }
+    for used in answers:
+        assert [kind for kind, answer in answers.items() if not other_protocol(answer, used)] == [used]
+    assert [kind for kind, answer in answers.items() if not other_protocol(answer, "template")] == ["mlflow"]
+
+
+def test_an_option_that_is_wrong_is_named_with_the_url_once() -> None:
+    with stub(open_inference(metadata("FP32", -1, 1, 4, 4), lambda x: {"y": scores(x)})) as server:
+        url = f"kserve://{server.address}/v2/models/m"
+        for options, message in (("layout=x", 'layout "x" is none of'), ("size=9", "its input has the shape")):
+            with pytest.raises(TargetError, match=f"^{url}: {message}"):
+                target(f"{url}?{options}")
+
+
+def test_names_that_are_whole_numbers_are_in_their_order() -> None:
+    assert labels_of([{"10": 0.5, "9": 0.25, "1": 0.25}]) == ["1", "9", "10"]
+    assert labels_of([{"10": 0.5, "9": 0.25, "b": 0.25}]) == ["10", "9", "b"]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "kserve", "kserves", "mlflow+http", "mlflow+https"])

@@ -323,6 +323,11 @@ def test_a_served_target_speaks_the_open_inference_protocol_with_the_scores_of_t
     assert send(f"{url}v2/health/ready") == (200, {"ready": True})
     assert send(f"{url}v2/models/small/ready") == (200, {"name": "small", "ready": True})
     described = send(f"{url}v2/models/small")[1]
+    (only,) = described["versions"]
+    assert send(f"{url}v2/models/small/versions/{only}")[1] == described
+    assert send(f"{url}v2/models/small/versions/{only}/ready")[0] == 200
+    assert send(f"{url}v2/models/small/versions/{only}/infer", json.dumps(tensor(images_of(1))).encode())[0] == 200
+    assert send(f"{url}v2/models/small/versions/{only}2")[0] == 404
     local, images = small(), images_of(3)
     assert described["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, *local.shape]}]
     assert described["parameters"] == {"labels": list(local.labels)}
