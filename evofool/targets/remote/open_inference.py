@@ -64,8 +64,8 @@ class OpenInference:
             kept["classes"] = max(math.prod(dims[1:]), 2)
             if kept["classes"] > MOST_CLASSES:
                 raise TargetError(
-                    f'says that its output "{tensor_out["name"]}" has the shape {dims}; {MOST_CLASSES:,} classes are the '
-                    "most"
+                    f'says that its output "{tensor_out["name"]}" has the shape {brief(dims)}; {MOST_CLASSES:,} classes are '
+                    "the most"
                 )
         if str(tensor_out.get("name")).startswith("multilabel-") and tensor_out["name"] in KINDS:
             kept["answers"] = tensor_out["name"]  # as evofool's own servers call it
@@ -83,8 +83,8 @@ class OpenInference:
             layout = given_layout(self._spec) or layout_of(dims)
             if layout is None:
                 raise TargetError(
-                    f'says that its input "{tensor_in["name"]}" has the shape {dims}; say what its axes are (layout=nchw, '
-                    "nhwc, nhw or flat), the first being that of the images"
+                    f'says that its input "{tensor_in["name"]}" has the shape {brief(dims)}; say what its axes are '
+                    "(layout=nchw, nhwc, nhw or flat), the first being that of the images"
                 )
             kept |= {"layout": layout, "shape": list(shape_of(dims, layout, self._spec))}
         return kept
@@ -134,7 +134,7 @@ def _tensor(described: Mapping[str, Any], what: str, spec: Spec) -> dict[str, An
             f"has the {what} {brief(tensor)}; it has to have a name, a datatype that is a text, and a shape of whole numbers"
         )
     if what == "input" and not 2 <= len(dims) <= 4:
-        raise TargetError(f'says that its input "{tensor["name"]}" has the shape {dims}; images have 2 to 4 axes')
+        raise TargetError(f'says that its input "{tensor["name"]}" has the shape {brief(dims)}; images have 2 to 4 axes')
     return {**tensor, "shape": dims}
 
 
