@@ -18,6 +18,8 @@ class Result:
 
 
 Call = Callable[..., Result]
+Runs = Callable[..., tuple[int, str]]
+"""What the fixture `runs` returns: calls pytest with the plugin; the exit status and what was printed."""
 
 
 def invoke(command: Callable[..., None], *arguments: str | Path) -> typer.testing.Result:

@@ -1,17 +1,20 @@
 """Fixtures of several rooms, one torch thread for all tests, and how pytest-xdist distributes them."""
 
+import io
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from evofool import pytest_plugin
 from evofool.cli import app as cli
 from evofool.targets import Target, target
 from tests.browser import playwright_and_chromium
-from tests.commands import Call, Result
+from tests.commands import Call, Result, Runs
 
 RAY = (
     "tests/cluster/test_cluster.py",
@@ -54,6 +57,21 @@ def browser() -> Iterator[Any]:
         found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield found
         found.close()
+
+
+@pytest.fixture
+def runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """Calls pytest with the plugin in a test module's own fixture `folder`."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the plugin may also be installed
+
+    def run(*arguments: str) -> tuple[int, str]:
+        printed = io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(printed):
+            code = pytest.main(["-v", "-rs", "-p", "no:cacheprovider", *arguments], plugins=[pytest_plugin])
+        return int(code), printed.getvalue()
+
+    return run
 
 
 @pytest.fixture

@@ -1,24 +1,21 @@
 """`pytest --evofool TARGET`: the gate as tests of pytest, one for each arm."""
 
-import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evofool import pytest_plugin, scores
+from evofool import scores
 from evofool.images import decode_png
 from evofool.targets import target
+from tests.commands import Runs
 
 pytestmark = pytest.mark.slow
 
 TARGET = "--evofool=lenet"
 RULE = ["--evofool-accept=p>=0.99", "--evofool-budget=300", "--evofool-seeds=1", "--evofool-arms=apgd,random"]
-Runs = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +24,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "test_own.py").write_text("def test_own():\n    pass\n")
     return folder
-
-
-@pytest.fixture
-def runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """Calls pytest in the project; returns the exit status and what was printed."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the plugin may also be installed
-
-    def run(*arguments: str) -> tuple[int, str]:
-        printed = io.StringIO()
-        with redirect_stdout(printed), redirect_stderr(printed):
-            code = pytest.main(["-v", "-rs", "-p", "no:cacheprovider", *arguments], plugins=[pytest_plugin])
-        return int(code), printed.getvalue()
-
-    return run
 
 
 def test_each_arm_is_a_test_and_one_that_fails_has_the_worst_image(runs: Runs, folder: Path) -> None:

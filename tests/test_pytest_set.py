@@ -1,20 +1,16 @@
 """`pytest --evofool-set DIR --evofool-target SPEC`: fooling images of before as tests of pytest."""
 
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from evofool import pytest_plugin
 from evofool.export.parquet import write_elites
 from evofool.images import decode_png, save_png
 from evofool.recipe import load
@@ -22,10 +18,10 @@ from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.targets import target
 from evofool.targets.guarded import DetectorRule, guard
+from tests.commands import Runs
 
 pytestmark = pytest.mark.slow
 
-Runs = Callable[..., tuple[int, str]]
 LENET = "--evofool-target=lenet"
 
 
@@ -48,21 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_png(np.zeros((1, 32, 32), np.uint8), folder / "large" / "3_a.png")
     (folder / "pages" / "own.txt").write_text("mine")
     return folder
-
-
-@pytest.fixture
-def runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """Calls pytest in the project; returns the exit status and what was printed."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the plugin may also be installed
-
-    def run(*arguments: str) -> tuple[int, str]:
-        printed = io.StringIO()
-        with redirect_stdout(printed), redirect_stderr(printed):
-            code = pytest.main(["-v", "-rs", "-p", "no:cacheprovider", *arguments], plugins=[pytest_plugin])
-        return int(code), printed.getvalue()
-
-    return run
 
 
 def test_each_class_is_a_test_that_fails_if_images_still_fool(runs: Runs, folder: Path) -> None:
