@@ -1,4 +1,4 @@
-# evofool on the CPU: docker build -t evofool . ; docker run --rm -v "$PWD/runs:/work/runs" evofool run mnist-cppn
+# evofool on the CPU: docker build -t evofool . ; docker run --rm -v "$PWD/runs:/evofool/runs" evofool run mnist-cppn
 FROM python:3.13-slim
 
 # The CPU build of torch comes from PyTorch's own index; PyPI's build for Linux brings CUDA, several gigabytes.
@@ -11,9 +11,9 @@ RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" "torch>=2.4" "torchvis
 COPY . /source
 RUN pip install --no-cache-dir "/source[$EXTRAS]" && rm -rf /source
 
-# Not as root. Kernels that numba compiles are kept in this user's cache; runs are written to /work/runs.
-RUN useradd --create-home --uid 1000 evofool && mkdir -p /work/runs && chown -R evofool /work
+# Not as root. Kernels that numba compiles are kept in this user's cache; runs are written to /evofool/runs.
+RUN useradd --create-home --uid 1000 evofool && mkdir -p /evofool/runs && chown -R evofool /evofool
 USER 1000
-WORKDIR /work
+WORKDIR /evofool
 ENTRYPOINT ["evofool"]
 CMD ["--help"]
