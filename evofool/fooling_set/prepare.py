@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.bench.arms import is_applicable
+from evofool.bench.arms import is_applicable, refuse_small
 from evofool.bench.calibration import scored_classes
 from evofool.bench.cell_job import CellJob
 from evofool.bench.entries import Entry, entries, training_jobs
@@ -22,6 +22,9 @@ from evofool.targets import Target, check_spec
 from evofool.targets import target as load_target
 from evofool.targets.labels import class_of
 from evofool.targets.validation import validate
+
+RANK = "log_odds"
+"""What elites are compared by, as in runs by default: the log-odds of their class. A benchmark compares margins."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,11 @@ def _prepare(recipe: SetRecipe, group: GroupPart, entry: Entry, folder: Path) ->
     if validation.faults:
         raise TargetError(f"{entry.name} cannot be in a set: {'; '.join(validation.faults)}")
     classes = _classes(group, target)
-    bench.refuse_small(len(classes), entry.name, target.differentiable, target.queries_per_image)
-    gradients = choose_gradients(target, bench.arms, bench.budget, len(classes), bench.settings())
+    for arm in bench.arms:
+        if is_applicable(arm, target):
+            budget = group.budget_of(arm)
+            refuse_small([arm], budget, len(classes), entry.name, bench.settings(), target.queries_per_image)
+    gradients = choose_gradients(target, bench.arms, min(map(group.budget_of, bench.arms)), len(classes), bench.settings())
     notes = [*target.details.get("notes", ()), *validation.notes]
     left_out = [arm for arm in bench.arms if not is_applicable(arm, target) or arm in gradients.left_out]
     if gradients.masked:
@@ -113,10 +119,11 @@ def _prepare(recipe: SetRecipe, group: GroupPart, entry: Entry, folder: Path) ->
             target.name,
             arm,
             seed,
-            bench.budget,
+            group.budget_of(arm),
             classes,
             tuple(bench.changes(arm)),
             bench.format,
+            RANK,
             fingerprint=fingerprint,
             gradients=gradients.of(arm),
             queries_per_image=target.queries_per_image,

@@ -23,6 +23,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+class SetArmPart(ArmPart):
+    """Changes of one arm, as in a benchmark, and its number of queries."""
+
+    budget: int | None = Field(None, ge=1, le=10**9)
+    """The number of queries of a cell of this arm, where it is not the group's."""
+
+
 class GroupPart(_Part):
     """Classifiers whose images are made in the same ways: a benchmark without thresholds."""
 
@@ -32,10 +39,12 @@ class GroupPart(_Part):
     """The classifiers, as those of a benchmark. Their names are different in the whole set."""
     arms: tuple[str, ...] = Field(min_length=1)
     """The encodings and attacks, named as the arms of a benchmark."""
-    arm: dict[str, ArmPart] = {}
+    arm: dict[str, SetArmPart] = {}
     """Changes of single arms."""
     budget: int = Field(ge=1, le=10**9)
     """The number of queries of a cell: one classifier, one arm, one seed, all classes together."""
+    format: str = "float32"
+    """The number format that arms which evolve search with (`compute.format`). Images are always scored in float32."""
     classes: Annotated[int, Field(ge=1)] | Annotated[tuple[str | int, ...], Field(min_length=1)] | None = None
     """The classes that images are made for: a list of labels or numbers, or how many, evenly spaced in the order of the
     labels. All classes if not given.
@@ -44,6 +53,10 @@ class GroupPart(_Part):
     """Labelled real images that the fooling images are compared with (`evofool measure`): a folder, or `digits`. Nothing is
     compared if not given.
     """
+
+    def budget_of(self, arm: str) -> int:
+        """The number of queries of a cell of an arm."""
+        return (self.arm[arm].budget if arm in self.arm else None) or self.budget
 
 
 class SetRecipe(_Part):
@@ -70,7 +83,10 @@ class SetRecipe(_Part):
 
     def bench(self, group: GroupPart) -> BenchRecipe:
         """The benchmark whose cells the group's images are. RecipeError for what a benchmark refuses."""
-        data = group.model_dump(mode="json", exclude_unset=True, include={"targets", "arms", "arm"})
+        of_benchmarks = {"targets", "arms", "arm", "format"}
+        data = group.model_dump(
+            mode="json", exclude_unset=True, include=of_benchmarks, exclude={"arm": {"__all__": {"budget"}}}
+        )
         data |= {"name": group.name, "images": group.images or _NO_IMAGES, "budgets": [group.budget]}
         data |= {"seeds": self.seeds, "first_seed": self.first_seed}
         return parse_bench(data, f"groups: {group.name}")
