@@ -15,6 +15,9 @@ _NOT_IN_NAMES = r"/\\\p{Cc}\p{Cf}\p{Zl}\p{Zp}"
 FolderName = Annotated[str, Field(pattern=rf"^[^{_NOT_IN_NAMES}]*[^{_NOT_IN_NAMES}. ][^{_NOT_IN_NAMES}]*$")]
 """Of one folder, in printable characters, and not only dots and spaces."""
 
+NumberFormat = Literal["auto", "float32", "float32-folded", "bfloat16", "float16", "bfloat16-compiled", "float16-compiled"]
+"""What a network computes in while a search ranks."""
+
 UNLIKE = ("shape", "others")
 """The measures that search.unlike may name (image_metrics.unlike)."""
 
@@ -248,9 +251,7 @@ class ComputePart(Part):
     """Images in a forward pass; 0: the whole batch. Short chunks are padded. Affects the last bits of results."""
     threads: int = Field(1, ge=1, le=1024)
     """Torch threads of a forward pass. Affects the last bits of results."""
-    format: Literal["auto", "float32", "float32-folded", "bfloat16", "float16", "bfloat16-compiled", "float16-compiled"] = (
-        "auto"
-    )
+    format: NumberFormat = "auto"
     """The number format that the search ranks by. `float32` is the network as given; `auto` measures the formats at the
     start and keeps its choice. Affects results; elites are always scored again in float32.
     """

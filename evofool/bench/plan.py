@@ -27,7 +27,7 @@ from evofool.errors import RecipeError
 from evofool.export.image_file import file_name
 from evofool.recipe import faults_text, from_file, override, shipped_benches
 from evofool.recipe import parse as parse_run
-from evofool.recipe_parts import FolderName, RayPart
+from evofool.recipe_parts import FolderName, NumberFormat, RayPart
 from evofool.targets import Target
 from evofool.text import shortened
 
@@ -173,7 +173,7 @@ class BenchRecipe(_Part):
     """The number of seeds."""
     first_seed: int = Field(0, ge=0, lt=1 << 32)
     """The first seed; the others follow it."""
-    format: str = "float32"
+    format: NumberFormat = "float32"
     """The number format that arms search with (`compute.format`). With another one than `float32`, dividing all logits by
     a number may change results.
     """

@@ -158,7 +158,8 @@ def _public(recipe: SetRecipe) -> dict[str, Any]:
         if group.get("images"):
             group["images"] = Path(group["images"]).name
         for part in group.get("arm", {}).values():
-            part["set"] = [_without_folder(change) for change in part["set"]]
+            if "set" in part:
+                part["set"] = [_without_folder(change) for change in part["set"]]
         for part in group["targets"]:
             if part.get("target"):
                 part["target"] = public_name(part["target"])

@@ -13,7 +13,7 @@ from evofool.bench.plan import ArmPart, BenchRecipe, TargetPart
 from evofool.bench.plan import parse as parse_bench
 from evofool.errors import RecipeError
 from evofool.recipe import faults_text, from_file, override, shipped_sets
-from evofool.recipe_parts import FolderName, RayPart
+from evofool.recipe_parts import FolderName, NumberFormat, RayPart
 from evofool.text import shortened
 
 _NO_IMAGES = "none"  # a benchmark needs real images for its thresholds; a set has none
@@ -43,8 +43,10 @@ class GroupPart(_Part):
     """Changes of single arms."""
     budget: int = Field(ge=1, le=10**9)
     """The number of queries of a cell: one classifier, one arm, one seed, all classes together."""
-    format: str = "float32"
-    """The number format that arms which evolve search with (`compute.format`). Images are always scored in float32."""
+    format: NumberFormat = "float32"
+    """The number format that arms which evolve search with (`compute.format`). Images are always scored in float32. `auto`
+    may choose another one in another build, so that the images differ.
+    """
     classes: Annotated[int, Field(ge=1)] | Annotated[tuple[str | int, ...], Field(min_length=1)] | None = None
     """The classes that images are made for: a list of labels or numbers, or how many, evenly spaced in the order of the
     labels. All classes if not given.

@@ -13,6 +13,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 from typer.testing import CliRunner
 
+from evofool.bench.arms import search_recipe
 from evofool.bench.cell import RECORD
 from evofool.cli.app import app
 from evofool.errors import RecipeError, StoreError, TargetError
@@ -20,6 +21,7 @@ from evofool.fooling_set import build
 from evofool.fooling_set.build import build_set
 from evofool.fooling_set.index import SetIndex
 from evofool.fooling_set.layouts import TABLE
+from evofool.fooling_set.prepare import listed_entries, prepare
 from evofool.fooling_set.recipe import load, parse, with_more
 from evofool.fooling_set.rows import COLUMNS, DESCRIPTIONS, VERDICT_COLUMNS, matrix_columns, matrix_descriptions
 from evofool.images import decode_png, resized
@@ -207,7 +209,10 @@ def test_the_command_builds_and_says_what(built: Path, tmp_path: Path, monkeypat
 
 
 def test_what_is_published_of_a_recipe_names_no_folder() -> None:
-    latent = {"latent": {"set": ["encoding.decoder=/home/me/a.safetensors", "encoding.sigma=0.5"]}}
+    latent = {
+        "latent": {"set": ["encoding.decoder=/home/me/a.safetensors", "encoding.sigma=0.5"]},
+        "cppn": {"budget": 30},
+    }
     group = {
         **TINY["groups"][0],
         "images": "/home/me/photos",
@@ -216,7 +221,25 @@ def test_what_is_published_of_a_recipe_names_no_folder() -> None:
     }
     (found,) = build._public(tiny(groups=[group]))["groups"]
     assert found["arm"]["latent"]["set"] == ["encoding.decoder=a.safetensors", "encoding.sigma=0.5"]
+    assert found["arm"]["cppn"] == {"budget": 30}
     assert (found["images"], found["targets"]) == ("photos", [{"target": "onnx:n.onnx"}])
+
+
+def test_an_arm_may_have_its_own_budget_and_a_group_a_number_format(tmp_path: Path) -> None:
+    group = {**TINY["groups"][0], "arm": {"cppn": {"budget": 30, "set": ["search.batch=3"]}}, "format": "float32-folded"}
+    recipe = tiny(groups=[group])
+    (first, _) = prepare(recipe, listed_entries(recipe, tmp_path), tmp_path, lambda text: None)
+    jobs = {job.arm: job for job in first.cells}
+    assert {arm: job.queries for arm, job in jobs.items()} == {"cppn": 30, "latent": 40, "noise": 40}
+    assert {job.format for job in first.cells} == {"float32-folded"}
+    searched = search_recipe(jobs["cppn"], first.target)
+    assert (searched.search.batch, searched.search.rank, searched.stop.evaluations) == (3, "log_odds", 30)
+
+
+def test_a_budget_that_is_too_small_names_the_arm(tmp_path: Path) -> None:
+    recipe = tiny(groups=[{**TINY["groups"][0], "arms": ["cppn", "apgd"], "arm": {"apgd": {"budget": 3}}}])
+    with pytest.raises(RecipeError, match="lenet: a budget of 3 queries is too small for 2 classes: apgd needs at least"):
+        build_set(recipe, tmp_path)
 
 
 @pytest.mark.parametrize("path", shipped_sets(), ids=lambda path: path.stem)
@@ -238,6 +261,8 @@ def test_the_shipped_recipe_loads(path: Path) -> None:
         ({"arms": ["surrogate"]}, "surrogate climbs other networks, which a set does not name"),
         ({"budget": 0}, "groups.0.budget: .*greater than or equal to 1"),
         ({"budgets": [3]}, "groups.0.budgets: there is no such key"),
+        ({"arm": {"cppn": {"budget": 0}}}, "groups.0.arm.cppn.budget: .*greater than or equal to 1"),
+        ({"format": "float8"}, "groups.0.format: Input should be 'auto', 'float32'"),
         ({"targets": []}, "groups.0.targets"),
     ],
 )
