@@ -1,15 +1,33 @@
 """Statements of docs/findings.md: the interval of a number, and whether it lies on the stated side of a limit."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import t as student
 
 from evofool.printer import print_lines
+from evofool.recipe import Recipe
+from evofool.run.run import Run
+from evofool.run.stored import StoredRun
+from evofool.targets import Target
 
 UNDEFENDED = tuple(f"undefended-{k}" for k in range(1, 6))
 DEFENDED = tuple(f"defended-{k}" for k in range(1, 6))
 FOOLS = 0.99
+
+
+def search(recipe: Recipe, folder: Path, target: Target) -> None:
+    """Run a recipe in a folder to its end; a run that is there is continued, and left as it is if it has ended."""
+    if not (folder / "run.db").exists():
+        opened = Run.start(recipe, folder, target)
+    else:
+        with StoredRun(folder) as stored:
+            if stored.meta.finished:
+                return
+        opened = Run.resume(folder, recipe, target, trust=True)
+    with opened as run:
+        run.advance()
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
