@@ -41,8 +41,7 @@ def progress_text(p: WorkProgress, noun: str) -> str:
     """The progress of jobs in one line: how many are done, and the time left."""
     if p.message and not p.total:
         return p.message
-    share, more = p.done_here + p.running_share, p.total - p.done - p.running_share
-    left = f", about {duration(more * p.seconds / share)} left" if share > 0.05 and more > 0 else ""
+    left = f", about {duration(p.seconds_left)} left" if p.seconds_left and p.done < p.total else ""
     running = f", {p.running} running" if p.running and not p.message else ""
     total = f"{p.total:,}" if p.message else counted(p.total, noun)
     return f"{f'{p.message}: ' if p.message else ''}{p.done:,} of {total} done{running}{left}"

@@ -12,6 +12,7 @@ from evofool.cluster.job_function import JobFailure, RunningJob, call_job
 from evofool.cluster.settings import RayOptions
 from evofool.errors import Interrupted
 from evofool.sweep.status import JobStatus, StatusFile
+from evofool.sweep.time_left import Running, TimeLeft
 from evofool.targets import is_black_box
 
 
@@ -39,17 +40,15 @@ class Job:
 class WorkProgress:
     """How far a list of jobs is.
 
-    message: what is done, where that is not running jobs. done: finished jobs, of `total`. running: jobs that are running,
-    and running_share how much of them is done, in jobs. done_here: jobs that this process has finished, in so many seconds.
+    message: what is done, where that is not running jobs. done: finished jobs, of `total`. running: jobs that are running.
+    seconds_left: an estimate, None while there is none.
     """
 
     message: str = ""
     done: int = 0
     total: int = 0
     running: int = 0
-    running_share: float = 0.0
-    done_here: int = 0
-    seconds: float = 0.0
+    seconds_left: float | None = None
 
 
 OnProgress = Callable[[WorkProgress], bool]
@@ -128,7 +127,7 @@ class _Tracker:
         self.interrupted = False
         self._jobs, self._on_progress, self._message, self._status = jobs, on_progress, message, status
         self._before, self._done, self._total = len(settled), 0, len(settled) + len(jobs)
-        self._began = time.perf_counter()
+        self._time_left = TimeLeft()
         if status is not None:
             listed = [*jobs, *(job for job, _ in settled)]
             rows = [JobStatus(job.name, _from(job.folder, folder), total=job.total) for job in listed]
@@ -137,29 +136,34 @@ class _Tracker:
 
     def job_ended(self, index: int, result: Any) -> bool:
         self._done += 1
+        self._time_left.ended(index)
         if self._status is not None:
             failure = result.message if isinstance(result, JobFailure) else ""
             done = result.get("done") if isinstance(result, Mapping) else None
             self._status.end_job(self._jobs[index].name, failure, done)
-        return self._report(0, 0.0, "")
+        return self._report({}, "")
 
     def report(self, running: Mapping[int, RunningJob], note: str = "") -> bool:
         """running: by index."""
         if self._status is not None:
             self._status.update({self._jobs[index].name: job for index, job in running.items()})
-        return self._report(len(running), sum(self._share(index, job) for index, job in running.items()), note)
+        return self._report(running, note)
 
-    def _report(self, running: int, share: float, note: str) -> bool:
-        seconds = time.perf_counter() - self._began
+    def _report(self, running: Mapping[int, RunningJob], note: str) -> bool:
         done = self._before + self._done
-        progress = WorkProgress(self._message or note, done, self._total, running, share, self._done, seconds)
+        shares = {
+            index: Running(self._share(index, job.last), self._share(index, job.first), job.seconds)
+            for index, job in running.items()
+        }
+        left = self._time_left.seconds(shares, self._total - done - len(running))
+        progress = WorkProgress(self._message or note, done, self._total, len(running), left)
         self.interrupted = self._on_progress(progress) or self.interrupted
         return self.interrupted
 
-    def _share(self, index: int, running: RunningJob) -> float:
-        """How much of a running job is done, 0 to 1."""
+    def _share(self, index: int, report: Mapping[str, Any] | None) -> float:
+        """How much of a running job is done by one of its reports, 0 to 1."""
         total = self._jobs[index].total
-        return min(1.0, (running.last or {}).get("done", 0) / total) if total else 0.0
+        return min(1.0, (report or {}).get("done", 0) / total) if total else 0.0
 
 
 class _Reporter:

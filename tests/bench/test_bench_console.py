@@ -74,12 +74,9 @@ def test_an_invalid_target_has_no_figures_on_the_console(capsys: pytest.CaptureF
     ("progress", "text"),
     [
         (WorkProgress(done=24, total=130), "24 of 130 cells done"),
-        (
-            WorkProgress(done=24, total=130, running=2, running_share=1.0, done_here=4, seconds=50),
-            "24 of 130 cells done, 2 runn",
-        ),
-        (WorkProgress(done=1, total=1, done_here=1, seconds=9), "1 of 1 cell done"),
-        (WorkProgress("training networks", 4, 4, 0, 0.0, 4, 9.0), "training networks: 4 of 4 done"),
+        (WorkProgress(done=24, total=130, running=2, seconds_left=50.0), "24 of 130 cells done, 2 running, about 50 s left"),
+        (WorkProgress(done=1, total=1, seconds_left=0.0), "1 of 1 cell done"),
+        (WorkProgress("training networks", 4, 4), "training networks: 4 of 4 done"),
         (WorkProgress("lenet (1 of 1)"), "lenet (1 of 1)"),
     ],
 )
