@@ -8,7 +8,7 @@ _SHARE = 0.02  # of a job that has to be done before its duration is estimated
 
 
 class Running(NamedTuple):
-    """A job that runs. share: how much of it is done, 0 to 1; began_at: of it when it was begun here, so many seconds ago."""
+    """A job that runs. share: how much of it is done, 0 to 1; began_at: of it when it began here, so many seconds ago."""
 
     share: float
     began_at: float

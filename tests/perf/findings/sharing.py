@@ -1,6 +1,6 @@
 """Statements 9 to 13, 28 and 29 of docs/findings.md: whether sharing between classes helps, and what to rank by.
 
-python -m tests.perf.findings.sharing SET OUT [--processes 2]
+python -m tests.perf.findings.sharing SET OUT [--processes 2] [--statements 9,10,11,29]
 
 SET: a folder in which `evofool set build set-1` has done its cells, with SqueezeNet among the photographs. Each of these
 cells is a MAP-Elites search that ranks by log-odds. For each one OUT gets a run of the same recipe and seed with
@@ -59,13 +59,15 @@ def main() -> None:
     parser.add_argument("set", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--statements", default=",".join(str(of.statement) for of in COMPARISONS))
     given = parser.parse_args()
-    wanted = [(of, name, seed) for of in COMPARISONS for name, seed in of.runs()]
+    comparisons = [of for of in COMPARISONS if str(of.statement) in given.statements.split(",")]
+    wanted = [(of, name, seed) for of in comparisons for name, seed in of.runs()]
     with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
         jobs = [(cell(given.set, of, *at), control(given.out, of, *at), of.change) for of, *at in wanted]
         for number, folder in enumerate(pool.map(run_control, *zip(*jobs, strict=True)), 1):
             print_lines(f"{number} of {len(jobs)}: {folder.relative_to(given.out)}")
-    for of in COMPARISONS:
+    for of in comparisons:
         print_comparison(of, given.set, given.out)
 
 
