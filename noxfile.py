@@ -120,6 +120,26 @@ def packages(session: nox.Session) -> None:
         session.run(*uv, "evofool", "run", "mnist-cppn", "--out", str(outside / "by-uvx"), external=True)
 
 
+@nox.session
+def release(session: nox.Session) -> None:
+    """dist/: the wheel, the sdist, and NOTES.md, the changelog of this version; refused if it has none."""
+    python(session, "-m", "pip", "install", "--quiet", "build", "twine")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    python(session, "-m", "build", "--outdir", str(ROOT / "dist"), str(ROOT))
+    session.run(sys.executable, "-m", "twine", "check", "--strict", *map(str, (ROOT / "dist").iterdir()))
+    (wheel,) = (ROOT / "dist").glob("*.whl")
+    (ROOT / "dist" / "NOTES.md").write_text(release_notes(wheel.name.split("-")[1]), encoding="utf-8")
+
+
+def release_notes(version: str) -> str:
+    """The section of CHANGELOG.md on a version."""
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    found = re.search(rf"^## {re.escape(version)}\n(.*?)(?=^## |\Z)", changes, re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"CHANGELOG.md has no section on {version}")
+    return f"# evofool {version}\n{found[1].rstrip()}\n"
+
+
 def use_outside(session: nox.Session, evofool: Path) -> None:
     """A run, its check, its page and a benchmark of a few queries, by an installed command."""
     run = f"runs-of-{evofool.parent.parent.name}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from evofool.lazy import lazy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # MKL, which multiplies matrices for torch on x86 processors, rounds a row of a product by where it lies, unless this is
 # set before the first product of the process (evofool.machine.mkl_mode). A value that the user has set stands.
