@@ -1,9 +1,10 @@
 """The data card of a set, README.md: what is in it, how it was made, and what may and may not be concluded from it."""
 
 import json
+from collections.abc import Mapping
 
 from evofool.export.card import CITATION, size_category
-from evofool.fooling_set.index import SetIndex
+from evofool.fooling_set.index import CONFIDENT, SetIndex
 from evofool.fooling_set.layouts import IMAGES, SHARDS, TABLE
 from evofool.fooling_set.rows import COLUMNS, DESCRIPTIONS, LICENSE, matrix_descriptions
 
@@ -90,15 +91,23 @@ def _classifiers(index: SetIndex) -> str:
 def _counts(index: SetIndex) -> str:
     arms = list(dict.fromkeys(arm for counts in index.counts.values() for arm in counts))
     rows = [
-        f"| {name} | " + " | ".join(f"{counts[arm]:,}" if arm in counts else "-" for arm in arms) + " |"
+        f"| {name} | " + " | ".join(_numbers(counts[arm]) if arm in counts else "-" for arm in arms) + " |"
         for name, counts in index.counts.items()
     ]
     sizes = (
         f"{index.images:,} images: their PNGs have {index.png_bytes / _MB:.1f} MB, their genomes as JSON "
         f"{index.genome_bytes / _MB:.1f} MB (where the genome is the pixels there is none). No run is included.\n"
     )
-    head = ["## How many images\n", f"| made for | {' | '.join(arms)} |", "|---|" + "---|" * len(arms)]
+    meaning = (
+        "In each place: how many images there are, to how many the classifier that they were made for gives their class, "
+        f"and to how many of these with a confidence of {CONFIDENT:.0%} or more.\n"
+    )
+    head = ["## How many images\n", meaning, f"| made for | {' | '.join(arms)} |", "|---|" + "---|" * len(arms)]
     return "\n".join([*head, *rows, "", sizes])
+
+
+def _numbers(counts: Mapping[str, int]) -> str:
+    return f"{counts['images']:,} / {counts['predicted']:,} / {counts['confident']:,}"
 
 
 def _columns(index: SetIndex, measured: int) -> str:
@@ -152,7 +161,7 @@ def _made(index: SetIndex) -> str:
 
 _LIMITS = f"""## What may not be concluded
 
-- *How robust a classifier is.* The budgets are small and equal in a group, and each image is the best of one search. The
+- *How robust a classifier is.* The budgets are small, and each image is the best of one search. The
   protocol of `evofool bench` has thresholds, repetitions and intervals; this set has none of them.
 - *How often images transfer.* The images were chosen by one classifier each. They are no random sample of anything, and
   those of one `lineage` or one cell (classifier, arm and seed) are not independent: count cells, not images.

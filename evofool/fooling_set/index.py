@@ -10,6 +10,7 @@ from evofool.errors import StoreError
 from evofool.json_file import read_json, write_json
 
 INDEX, SCHEMA, VERSION = "set.json", "evofool.set", 1
+CONFIDENT = 0.99
 WRITTEN = "set"  # of a folder in which a set is built, the folder of the set itself
 
 
@@ -19,7 +20,8 @@ class SetIndex:
 
     evofool: the version that wrote it. recipe: the recipe, as plain data. classifiers: by name group, spec, fingerprint,
     weights_sha256 (None of a black box), shape, labels and notes. sample: 0, or of a sample how many images of each
-    classifier and arm it has at most. counts: by classifier and arm, the number of images.
+    classifier and arm it has at most. counts: by classifier and arm, the numbers of `images`, of those that the classifier
+    assigns to their class (`predicted`), and of these at a confidence of at least CONFIDENT (`confident`).
     images: how many there are, png_bytes and genome_bytes their sizes. files: by path in the folder, its bytes and sha256;
     without those of the layout of folders, whose images have theirs in the table.
     """
@@ -30,7 +32,7 @@ class SetIndex:
     recipe: Mapping[str, Any]
     classifiers: Mapping[str, Mapping[str, Any]]
     sample: int
-    counts: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]]
     images: int
     png_bytes: int
     genome_bytes: int

@@ -9,7 +9,7 @@ from typing import Any
 from evofool.fooling_set.card import description, set_card
 from evofool.fooling_set.croissant import FILE as CROISSANT
 from evofool.fooling_set.croissant import croissant
-from evofool.fooling_set.index import SetIndex, file_record
+from evofool.fooling_set.index import CONFIDENT, SetIndex, file_record
 from evofool.fooling_set.layouts import IMAGES, METADATA, all_layouts
 from evofool.fooling_set.rows import Row
 from evofool.json_file import write_json
@@ -34,21 +34,21 @@ class SetOrigin:
 def write_set(folder: Path, origin: SetOrigin, cells: Iterable[list[Row]]) -> SetIndex:
     """Write a set of these rows into a folder. A set that is there is replaced; StoreError if the folder has other files."""
     title, sizes = origin.recipe.get("title") or origin.name, Counter[str]()
-    counts: dict[str, Counter[str]] = {name: Counter() for name in origin.classifiers}
+    counts: dict[str, dict[str, Counter[str]]] = {name: {} for name in origin.classifiers}
     with whole_folder(folder, MARK) as draft:
         with all_layouts(draft, list(counts)) as write_rows:
             for rows in cells:
                 write_rows(rows)
                 for row in rows:
-                    counts[row.values["classifier"]][row.values["arm"]] += 1
+                    _count(counts[row.values["classifier"]].setdefault(row.values["arm"], Counter()), row)
                     sizes["png"] += len(row.png)
                     sizes["genome"] += len(row.values["genome"] or "")
                     sizes["judged"] += row.values["verdict"] is not None
                     sizes["measured"] += row.values["nearest_real_hog_percentile"] is not None
         index = SetIndex(
             **vars(origin),
-            counts={name: dict(of) for name, of in counts.items()},
-            images=sum(of.total() for of in counts.values()),
+            counts={name: {arm: dict(of) for arm, of in by_arm.items()} for name, by_arm in counts.items()},
+            images=sum(of["images"] for by_arm in counts.values() for of in by_arm.values()),
             png_bytes=sizes["png"],
             genome_bytes=sizes["genome"],
             files={path: file_record(draft / path) for path in _files(draft)},
@@ -59,6 +59,13 @@ def write_set(folder: Path, origin: SetOrigin, cells: Iterable[list[Row]]) -> Se
         cite = f"{title}, version {index.version}, made by evofool {index.evofool}"
         write_json(draft / CROISSANT, croissant(index, title, description(index), cite))
     return index
+
+
+def _count(counts: Counter[str], row: Row) -> None:
+    """Add an image to the counts of its classifier and arm (SetIndex.counts)."""
+    counts["images"] += 1
+    counts["predicted"] += row.values["margin"] > 0
+    counts["confident"] += row.values["margin"] > 0 and row.values["confidence"] >= CONFIDENT
 
 
 def _files(draft: Path) -> list[str]:

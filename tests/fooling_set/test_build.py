@@ -146,7 +146,15 @@ def test_the_index_has_the_hashes_of_the_files(built: Path) -> None:
     for path, record in index.files.items():
         data = (built / "set" / path).read_bytes()
         assert record == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    assert index.images == len(rows(built)) == sum(sum(of.values()) for of in index.counts.values())
+    assert (
+        index.images == len(rows(built)) == sum(of["images"] for by_arm in index.counts.values() for of in by_arm.values())
+    )
+    for name, by_arm in index.counts.items():
+        for arm, of in by_arm.items():
+            cell = [row for row in rows(built) if (row["classifier"], row["arm"]) == (name, arm)]
+            predicted = [row for row in cell if row[f"predicted/{name}"] == row["label"]]
+            assert (of["images"], of["predicted"]) == (len(cell), len(predicted))
+            assert of["confident"] == sum(row["confidence"] >= 0.99 for row in predicted)
     assert str(built) not in (built / "set" / "set.json").read_text() + (built / "set" / "README.md").read_text()
 
 
