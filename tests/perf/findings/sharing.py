@@ -22,10 +22,9 @@ import torch
 from evofool.printer import print_lines
 from evofool.run.stored import StoredRun
 from evofool.targets import target as load_target
-from tests.perf.findings.common import DEFENDED, FOOLS, UNDEFENDED, judge, search
+from tests.perf.findings.common import DEFENDED, FOOLS, SEEDS, UNDEFENDED, judge, search
 
 PHOTOGRAPHS = (*(f"efficientnet-lite{k}" for k in range(3)), "squeezenet1_0")
-SEEDS = range(3)
 
 
 class Comparison(NamedTuple):

@@ -23,10 +23,8 @@ from evofool.fooling_set.table import read_table
 from evofool.images import decode_png
 from evofool.printer import print_lines
 from evofool.targets import target as load_target
-from tests.perf.findings.common import DEFENDED, FOOLS, UNDEFENDED, judge
+from tests.perf.findings.common import ARMS, DEFENDED, FOOLS, UNDEFENDED, judge
 
-ENCODINGS = ("direct", "cppn", "canvas", "latent")
-ATTACKS = ("apgd", "fourier")
 OTHER_ARCHITECTURES = ("mlp_3", "batch_norm_3")
 LITE, SQUEEZENET = tuple(f"efficientnet-lite{k}" for k in range(3)), "squeezenet1_0"
 ON_PHOTOGRAPHS = ("cppn", "canvas", "apgd")
@@ -88,14 +86,14 @@ def among_digits(shares: Shares) -> None:
         "defended": DEFENDED,
     }
     print_lines(f"| images of undefended networks | number | {' | '.join(groups)} |", f"|---|---|{'---|' * len(groups)}")
-    for arm in (*ENCODINGS, *ATTACKS):
+    for arm in ARMS:
         row = [f"{shares.each(arm, scorers).mean():.2f}" for scorers in groups.values()]
         print_lines(f"| `{arm}` | {shares.count(arm, UNDEFENDED)} | {' | '.join(row)} |")
     own = shares.each("cppn", UNDEFENDED)
     judge(1, "cppn, share that another undefended network predicts", own.tolist(), above=0.5)
     judge(2, "other architectures, difference", (shares.each("cppn", OTHER_ARCHITECTURES) - own).tolist(), below=0)
     judge(3, "defended less half of undefended", (shares.each("cppn", DEFENDED) - own / 2).tolist(), below=0)
-    among = {arm: shares.each(arm, UNDEFENDED) for arm in (*ENCODINGS, *ATTACKS)}
+    among = {arm: shares.each(arm, UNDEFENDED) for arm in ARMS}
     for other in ("cppn", "canvas", "latent"):
         judge(4, f"direct less {other}", (among["direct"] - among[other]).tolist(), below=0)
     for other in ("direct", "cppn", "canvas"):
