@@ -24,7 +24,7 @@ from evofool.run.stored import StoredRun
 from evofool.targets import target as load_target
 from tests.perf.findings.common import DEFENDED, FOOLS, SEEDS, UNDEFENDED, judge, search
 
-PHOTOGRAPHS = (*(f"efficientnet-lite{k}" for k in range(3)), "squeezenet1_0")
+PHOTOGRAPHS = (*(f"efficientnet-lite{k}" for k in range(3)), "torchvision_squeezenet1_0")
 
 
 class Comparison(NamedTuple):

@@ -26,7 +26,7 @@ from evofool.targets import target as load_target
 from tests.perf.findings.common import ARMS, DEFENDED, FOOLS, UNDEFENDED, judge
 
 OTHER_ARCHITECTURES = ("mlp_3", "batch_norm_3")
-LITE, SQUEEZENET = tuple(f"efficientnet-lite{k}" for k in range(3)), "squeezenet1_0"
+LITE, SQUEEZENET = tuple(f"efficientnet-lite{k}" for k in range(3)), "torchvision_squeezenet1_0"
 ON_PHOTOGRAPHS = ("cppn", "canvas", "apgd")
 
 
