@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from evofool.errors import TargetError
 from evofool.images import from_pil, is_large, to_pil
 from evofool.machine import cpus
-from evofool.targets.preprocessing import INTERPOLATIONS
+from evofool.targets.preprocessing import INTERPOLATIONS, MOST_RESIZE
 from evofool.text import shortened, whole_number
 
 MOST = 64  # pipelines
-_SIDE = 4096  # pixels
+_SIDE = MOST_RESIZE  # pixels
 _LONGER = 16384  # pixels of the longer side of a resized picture
 _LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels of a side, by the formats
 UNCHANGED = "same"

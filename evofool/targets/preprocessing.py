@@ -10,8 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from evofool.errors import TargetError
+from evofool.text import shortened
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+MOST_RESIZE = 4096  # pixels
 TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
 _BELOW_1 = 1 - 2.0**-24  # float32's largest number below 1; stands for a probability of 1
 
@@ -26,7 +28,8 @@ class Preprocessing:
     `crop` = (height, width); 10: their mirror images too. With several crops, their probabilities are averaged
     (10: Nguyen 2015 [code: fit/fit_deep_learning.hpp]).
     resize and interpolation define how photographs become images of the target's shape: the short side is resized to
-    `resize` pixels, then the centre is cropped; None resizes the whole picture. They do not affect evolved images.
+    `resize` pixels (1 to MOST_RESIZE), then the centre is cropped; None resizes the whole picture. They do not affect
+    evolved images.
     """
 
     scale: float = 1 / 255
@@ -77,8 +80,8 @@ class Preprocessing:
             raise TargetError(f"crops are 1 (the whole image), 5 or 10 of a given size, not {self.crops} of {self.crop}")
         if self.interpolation not in INTERPOLATIONS:
             raise TargetError(f'interpolation "{self.interpolation}" is none of {", ".join(INTERPOLATIONS)}')
-        if self.resize is not None and self.resize < 1:
-            raise TargetError(f"resize {self.resize} has to be at least 1 pixel")
+        if self.resize is not None and not 1 <= self.resize <= MOST_RESIZE:
+            raise TargetError(f"resize {shortened(str(self.resize))} has to be from 1 to {MOST_RESIZE:,} pixels")
 
     def zero(self, channels: int) -> torch.Tensor:
         """(channels, 1, 1) on [0, 1]: the colour that becomes 0, or the nearest one."""

@@ -84,12 +84,12 @@ class Spec:
 
         With several crops the network takes crops of `size` from images of resize x resize (256 by default).
         """
-        from evofool.targets.preprocessing import Preprocessing  # imports torch, which parsing a spec does not need
+        from evofool.targets.preprocessing import MOST_RESIZE, Preprocessing  # imports torch, which parsing does not need
 
         o, crops = self.options, self.whole("crops", default.crops) or 1
         resize = default.resize
         if "resize" in o:
-            resize = None if o["resize"] == "squeeze" else self.whole("resize")
+            resize = None if o["resize"] == "squeeze" else self.whole("resize", most=MOST_RESIZE)
         scale, mean, std = (
             self.number("scale", default.scale),
             *(self._numbers(n, getattr(default, n)) for n in ("mean", "std")),
@@ -116,9 +116,8 @@ class Spec:
             return made, size
         side = made.resize or 256
         if max(size) > side:
-            raise TargetError(
-                f"{self.shown}: crops of {size[0]}x{size[1]} do not fit into {side}x{side}; give resize={max(size)}"
-            )
+            way_out = f"resize={max(size)}" if max(size) <= MOST_RESIZE else f"a size of at most {MOST_RESIZE:,}"
+            raise TargetError(f"{self.shown}: crops of {size[0]}x{size[1]} do not fit into {side}x{side}; give {way_out}")
         return made, (side, side)
 
     def labels(self, default: Iterable[str] | None = None) -> list[str] | None:

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from evofool.targets.classifier import Target
 from evofool.targets.photos import Photograph, fitted, open_image
-from evofool.targets.preprocessing import Preprocessing, to_logits
+from evofool.targets.preprocessing import MOST_RESIZE, Preprocessing, to_logits
 
 LEVEL = 0.05
 LEAST_GAIN = 0.01
@@ -117,7 +117,7 @@ def _changes(target: Target, current: Change) -> Iterator[Change]:
             yield replace(current, words="classes off by one", shift=current.shift + step, photographs_only=False)
     short = min(height, width)
     for resize in (None, short, round(short * 8 / 7)):
-        if resize != now.resize and now.crops == 1:
+        if resize != now.resize and now.crops == 1 and (resize is None or resize <= MOST_RESIZE):
             words = "photographs squeezed" if resize is None else f"photographs' short side {resize} pixels"
             yield _of(current, words, replace(now, resize=resize), ("resize",), True)
     for interpolation in ("bilinear", "bicubic"):

@@ -56,7 +56,9 @@ def test_crops_larger_than_the_image_are_refused() -> None:
     [
         ({"crops": 10}, "crops are 1"), ({"crop": (3, 3)}, "crops are 1"), ({"crops": 4, "crop": (3, 3)}, "crops are 1"),
         ({"mean": ()}, "one number"), ({"mean": (1.0, 2.0, 3.0), "std": (1.0, 2.0)}, "one number"),
-        ({"mean": (float("nan"),)}, "finite"), ({"std": (float("inf"),)}, "finite"), ({"resize": 0}, "resize 0"),
+        ({"mean": (float("nan"),)}, "finite"), ({"std": (float("inf"),)}, "finite"),
+        ({"resize": 0}, "resize 0 has to be from 1 to 4,096 pixels"),
+        ({"resize": 4097}, "resize 4097 has to be from 1 to 4,096 pixels"),
         ({"interpolation": "area"}, '"area" is none of'),
     ],
 )  # fmt: skip

@@ -101,6 +101,9 @@ def test_crops_are_cut_out_of_larger_images() -> None:
     assert spec("lenet?crops=5").preprocessing(Preprocessing(), (28, 28))[1] == (256, 256)
     with pytest.raises(TargetError, match=r"crops of 28x28 do not fit into 20x20; give resize=28"):
         spec("lenet?crops=10&resize=20").preprocessing(Preprocessing(), (28, 28))
+    with pytest.raises(TargetError, match=r"crops of 5000x28 do not fit into 256x256; give a size of at most 4,096"):
+        spec("lenet?crops=10").preprocessing(Preprocessing(), (5000, 28))
+    assert spec("lenet?resize=4096").preprocessing(Preprocessing(), (28, 28))[0].resize == 4096
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,9 @@ def test_crops_are_cut_out_of_larger_images() -> None:
         ("mean=1,2,3,4", "mean is"), ("std=1/0", "std is"), ("scale=1,2", "scale is"), ("scale=1/2/3", "scale is"),
         ("scale=", "scale is"), ("std=0", "have to be > 0"), ("mean=nan", "finite"), ("scale=inf", "finite"),
         ("order=GBR", "neither RGB nor BGR"), ("crops=3", "crops are 1"), ("crops=ten", 'crops is "ten"; it has'),
-        ("resize=0", "resize is"), ("interpolation=cubic", '"cubic" is none of nearest, bilinear, bicubic, lanczos'),
+        ("resize=0", 'resize is "0"; it has to be a whole number, from 1 to 4,096'),
+        ("resize=4097", 'resize is "4097"; it has'),
+        ("interpolation=cubic", '"cubic" is none of nearest, bilinear, bicubic, lanczos'),
         ("mean=1,2,3&std=1,2", "one number, or one per channel"),
     ],
 )  # fmt: skip

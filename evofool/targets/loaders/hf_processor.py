@@ -8,12 +8,11 @@ import torch
 
 from evofool.errors import TargetError
 from evofool.targets.arguments import image_shape
-from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.preprocessing import MOST_RESIZE, Preprocessing
 from evofool.targets.spec import Spec
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _WAY_OUT = "load it in code, as python:package.module:factory"
-_MOST_RESIZE = 16384  # pixels
 _EQUAL = 1e-4  # of a network's input
 
 
@@ -33,8 +32,6 @@ def read_feed(said: dict[str, Any], config: dict[str, Any], path: Path, spec: Sp
     try:
         feed = _read(said, config, spec)
         image_shape(f"{spec.head}: {path}", (feed.channels, *feed.size))
-        if (feed.preprocessing.resize or 0) > _MOST_RESIZE:
-            raise TargetError(f"{spec.head}: {path}: photographs cannot be resized to {feed.preprocessing.resize:,} pixels")
         return feed
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         if isinstance(error, TargetError):
@@ -107,7 +104,7 @@ def _read(said: dict[str, Any], config: dict[str, Any], spec: Spec) -> Feed:
         raise TargetError(f"{spec.head}: its images have {channels} channels; they have to have 1 or 3")
     given = spec.side(sides)
     if resize is not None and given != sides:
-        preprocessing = _with(preprocessing, resize=round(resize * max(given) / max(sides)))
+        preprocessing = _with(preprocessing, resize=min(round(resize * max(given) / max(sides)), MOST_RESIZE))
     return Feed(preprocessing, channels, given, tuple(notes))
 
 

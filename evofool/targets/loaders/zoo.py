@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import math
 import os
 import re
 import sys
@@ -20,7 +19,7 @@ from evofool.errors import TargetError
 from evofool.targets.classifier import Target
 from evofool.targets.labels import imagenet_labels
 from evofool.targets.loaders.hub import cache_alone_if_unreachable
-from evofool.targets.preprocessing import INTERPOLATIONS, Preprocessing
+from evofool.targets.preprocessing import INTERPOLATIONS, MOST_RESIZE, Preprocessing
 from evofool.targets.spec import Spec, data
 from evofool.targets.weights import fill, read_weights
 
@@ -122,7 +121,7 @@ def _torchvision(spec: Spec) -> _Model:
         Preprocessing(
             mean=tuple(photographs.mean),
             std=tuple(photographs.std),
-            resize=round(short * max(size) / side),
+            resize=min(round(short * max(size) / side), MOST_RESIZE),
             interpolation=photographs.interpolation.value,
         ),
         partial(models.get_model, name, weights=None, **_settings(name, size, spec)),
@@ -211,7 +210,7 @@ def _timm(spec: Spec) -> _Model:
         Preprocessing(
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
-            resize=None if config["crop_mode"] == "squash" else math.floor(max(size) / config["crop_pct"]),
+            resize=None if config["crop_mode"] == "squash" else min(int(max(size) / config["crop_pct"]), MOST_RESIZE),
             interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
         ),
         build,

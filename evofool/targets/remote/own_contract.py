@@ -7,7 +7,7 @@ from typing import Any
 
 from evofool.errors import TargetError
 from evofool.images import encode_png
-from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.preprocessing import MOST_RESIZE, Preprocessing
 from evofool.targets.remote.client import HttpClient, HttpError, Message
 from evofool.targets.remote.numbers import OPTIONS
 from evofool.targets.remote.other_protocol import other_protocol
@@ -64,7 +64,10 @@ class OwnContract:
         except (TypeError, TargetError):
             strange = {"photographs"}
         if strange:
-            raise TargetError('has to have "resize" (pixels or null) and "interpolation" in its "photographs", or none')
+            raise TargetError(
+                f'has to have "resize" (null, or pixels, at most {MOST_RESIZE:,}) and "interpolation" in its '
+                '"photographs", or none'
+            )
         return {"version": version, "labels": labels, "shape": shape, "answers": kind, "photographs": photographs}
 
     def codec(self, described: Mapping[str, Any], shape: tuple[int, int, int]) -> Codec:

@@ -288,7 +288,7 @@ def processor(**said: Any) -> Any:
         (processor(size={"height": 200_000, "width": 200_000}), "preprocessor_config.json: an image of shape .* values"),
         (processor(image_std=[0, 0, 0]), r"^hf:.*preprocessor_config.json: scale .* have to be > 0"),
         (processor(image_mean="abc"), "^hf:.*preprocessor_config.json: Preprocessing: mean"),
-        (processor(size={"shortest_edge": 28}, crop_pct=1e-9), "photographs cannot be resized to 28,"),
+        (processor(size={"shortest_edge": 28}, crop_pct=1e-9), "config.json: resize 28.* has to be from 1 to 4,096 pixels"),
         (processor(rescale_factor=-1), "^hf:.*preprocessor_config.json: scale -1"),
         (
             processor(auto_map={"AutoImageProcessor": "code.Own"}),

@@ -158,6 +158,7 @@ def test_a_server_without_a_description_needs_size_and_labels(tmp_path: Path) ->
         ({"shape": None}, 'has the "shape" null'),
         ({"answers": "labels"}, 'has the "answers" "labels"; there are logits, probabilities, top'),
         ({"photographs": {"resize": -1}}, 'has to have "resize"'),
+        ({"photographs": {"resize": 4097}}, r'has to have "resize" \(null, or pixels, at most 4,096\)'),
         ({"photographs": {"scale": 2}}, 'has to have "resize"'),
         ({"photographs": [1]}, 'has to have "resize"'),
     ],
