@@ -1,5 +1,6 @@
 """A set of fooling images: a run's elites, an exported table, or a folder of pictures named by class."""
 
+import math
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ from evofool.targets.labels import is_rejection
 from evofool.targets.photos import find_photographs, open_image
 from evofool.targets.redaction import public_name
 
-_TABLE = "elites.csv"  # of an export, which says how confident the classifier was
+_TABLE = "elites.csv"  # of an export
+_METADATA = "metadata.csv"  # of a folder of images as Hugging Face's `datasets` reads it
 
 
 class MissingImage(NamedTuple):
@@ -169,30 +171,56 @@ def image_set(path: Path, target: Target) -> ImageSet:
     kept = [photograph for photograph in found if not is_rejection(target.labels[photograph.class_id])]
     _refuse_rejections(path, kept)
     names = tuple(photograph.file.relative_to(path).as_posix() for photograph in kept)
-    known = _confidences(path)
+    known = _known(path)
+    said = [known.get(name, _Said()) for name in names]
     return ImageSet(
         str(path),
         "folder",
         names,
         np.array([photograph.class_id for photograph in kept], np.int64),
-        np.array([known.get(name, np.nan) for name in names], np.float64),
-        ("",) * len(kept),
+        np.array([of.confidence for of in said], np.float64),
+        tuple(of.classifier for of in said),
         target.shape,
         [_File(photograph.file) for photograph in kept],
         len(found) - len(kept),
     )
 
 
-def _confidences(folder: Path) -> dict[str, float]:
-    """By file, the confidences of the table of `evofool export`; none without such a table."""
-    found: dict[str, float] = {}
-    with suppress(StoreError, OSError):
-        for row in read_csv(folder / _TABLE):
-            with suppress(KeyError, ValueError):
-                p = float(row["confidence"])
-                if 0 <= p <= 1:
-                    found[row["file"]] = p
+class _Said(NamedTuple):
+    """What a table says of a picture: the confidence, and the classifier that it was made for."""
+
+    confidence: float = math.nan
+    classifier: str = ""
+
+
+def _known(folder: Path) -> dict[str, _Said]:
+    """By file, what is said by the table of `evofool export`, or by metadata.csv; nothing without either.
+
+    metadata.csv is in this folder, or in the one above, as in a set of `evofool set build`, whose groups share one.
+    """
+    home = folder.resolve()
+    tables = (
+        (home.parent / _METADATA, "file_name", f"{home.name}/"),
+        (home / _METADATA, "file_name", ""),
+        (home / _TABLE, "file", ""),
+    )
+    found: dict[str, _Said] = {}
+    for table, column, above in tables:
+        with suppress(StoreError, OSError):
+            for row in read_csv(table):
+                name = row.get(column, "")
+                if name.startswith(above):
+                    said = _Said(_confidence(row.get("confidence", "")), row.get("classifier", ""))
+                    found[name.removeprefix(above)] = said
     return found
+
+
+def _confidence(text: str) -> float:
+    with suppress(ValueError):
+        p = float(text)
+        if 0 <= p <= 1:
+            return p
+    return math.nan
 
 
 def _run(path: Path, target: Target) -> ImageSet:
