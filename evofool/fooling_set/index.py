@@ -1,13 +1,16 @@
 """set.json: what a set of fooling images is made of, its classifiers, and its files with their hashes."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evofool.errors import StoreError
 from evofool.json_file import read_json, write_json
+from evofool.run.meta import fault_of
 
 INDEX, SCHEMA, VERSION = "set.json", "evofool.set", 1
 CONFIDENT = 0.99
@@ -45,20 +48,58 @@ class SetIndex:
     @classmethod
     def read(cls, folder: Path) -> "SetIndex":
         """The index of a set, or of the set in a folder in which one was built. StoreError if there is none."""
-        record = read_json(folder_of(folder) / INDEX, SCHEMA, VERSION, "read it with the evofool that wrote it")
+        path = folder_of(folder) / INDEX
+        record = read_json(path, SCHEMA, VERSION, "read it with the evofool that wrote it").get("set")
         try:
-            found = cls(**record["set"])
-            texts = isinstance(found.name, str) and isinstance(found.version, str)
-            named = all(isinstance(of["fingerprint"], str) and isinstance(of["group"], str) for of in _values(found))
-            if not texts or not named or type(found.images) is not int:
-                raise ValueError("its name, its version or its classifiers are not what they should be")
-            return found
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(f"{folder_of(folder) / INDEX} is damaged ({type(error).__name__}: {error})") from None
+            _Index.model_validate(record)
+        except ValidationError as error:
+            raise StoreError(f"{path} is damaged ({fault_of(error)})") from None
+        return cls(**cast("dict[str, Any]", record))
 
 
-def _values(index: SetIndex) -> Sequence[Mapping[str, Any]]:
-    return list(index.classifiers.values())
+# --- what a file has to have, so that what reads it need not ask
+
+_Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Side = Annotated[int, Field(ge=1, lt=1 << 31)]
+
+
+class _Classifier(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+    group: str
+    spec: str
+    fingerprint: str
+    weights_sha256: str | None
+    shape: Annotated[list[_Side], Field(min_length=3, max_length=3)]
+    labels: list[str]
+    notes: list[str]
+
+
+class _Recipe(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+    title: str | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    bytes: _Count
+    sha256: str
+
+
+class _Index(BaseModel):
+    """The fields of SetIndex."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    name: str
+    version: str
+    evofool: str
+    recipe: _Recipe
+    classifiers: Annotated[dict[str, _Classifier], Field(min_length=1)]
+    sample: _Count
+    counts: dict[str, Any]
+    images: _Count
+    png_bytes: _Count
+    genome_bytes: _Count
+    files: dict[str, _File]
 
 
 def folder_of(folder: Path) -> Path:

@@ -11,6 +11,9 @@ from evofool.fooling_set.rows import COLUMNS, Row, matrix_columns
 from evofool.fooling_set.table import read_table
 from evofool.fooling_set.write import SetOrigin, write_set
 
+_NEEDED = ("label", "group", "label_name", "classifier", "arm", "confidence", "margin", "sha256")
+"""The columns that are never empty, beside id."""
+
 
 def sample(source: Path, out: Path, images: int) -> SetIndex:
     """Write a set of at most `images` images of each classifier and arm of a set, evenly spaced in the order of its table.
@@ -37,6 +40,8 @@ def _spread(places: list[int], most: int) -> list[int]:
 
 
 def _row(found: dict[str, Any], index: SetIndex, source: Path) -> Row:
+    if missing := [name for name in _NEEDED if found[name] is None]:
+        raise StoreError(f"{folder_of(source)} is damaged: image {found['id']} has no {missing[0]}")
     png = found["image"]["bytes"]
     values = {name: value for name, value in found.items() if name != "image"}
     try:

@@ -197,7 +197,7 @@ class Target:
         if single:
             labels, outputs = two_labels(name, labels), "logits"
             details = {**details, "notes": [*details.get("notes", ()), single_note(single, labels[1])]}
-        if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != rows:
+        if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != rows or not answer.shape[1]:
             raise TargetError(
                 f"{name}: the answer to {rows} images has shape {getattr(answer, 'shape', type(answer).__name__)}; "
                 "it has to be (images, classes)"

@@ -1,6 +1,19 @@
 """All areas."""
 
-from tests.fuzz.areas import benches, genome, ledgers, pictures, quizzes, recipes, runs, servers, sweeps, weights
+from tests.fuzz.areas import (
+    benches,
+    genome,
+    ledgers,
+    models,
+    pictures,
+    quizzes,
+    recipes,
+    runs,
+    servers,
+    sets,
+    sweeps,
+    weights,
+)
 from tests.fuzz.room import Area
 
 _ALL = (
@@ -16,6 +29,8 @@ _ALL = (
     pictures.AREA,
     ledgers.AREA,
     quizzes.AREA,
+    sets.AREA,
+    models.AREA,
 )
 AREAS: dict[str, Area] = {area.name: area for area in _ALL}
 

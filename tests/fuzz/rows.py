@@ -36,6 +36,11 @@ ROWS: dict[str, list[Any]] = {
         ("spec", "", "lenet?crops=" + "9" * 5000),
         ("spec", "", "lenet?labels=%00"),
     ],
+    "models": [("onnx", "graph", (["n", 1, 4, 4], 1, ["images", "scores"], 0), "")],
+    "sets": [
+        ("index", "bytes", [("flip", 602, 4)]),
+        ("index", "json", [("replace", 65535, -1.7976931348623157e308), ("double", 32), ("double", 1272)]),
+    ],
     "servers": [
         (
             "get",
