@@ -88,8 +88,8 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
 @pytest.mark.parametrize(
     "parts",
     [
-        {"search": {"lag": 0}},
-        {"search": {"lag": 8}, "encoding": {"kind": "cppn"}},
+        {"search": {"lag": 0, "keep": 8}},
+        {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}, "encoding": {"kind": "cppn"}},
         {
             "search": {"lag": 1, "rank": "margin", "competition": "per-class", "selection": "lagging"},
             "niches": {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]},
@@ -98,21 +98,18 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
             "search": {"lag": 1, "selection": "lagging", "tournament": 6, "random": 40},
             "encoding": {"kind": "direct", "start": "shades"},
         },
-        {"search": {"lag": 0, "keep": 8}},
-        {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}},
-        {"search": {"lag": 8, "surrogate": {"targets": ["python:odd_targets:near"], "steps": 3}}},
-        {"search": {"lag": 0}, "encoding": {"kind": "canvas", "size": 64, "cosines": 24}},
+        {
+            "search": {"lag": 8, "surrogate": {"targets": ["python:odd_targets:near"], "steps": 3}},
+            "encoding": {"kind": "canvas", "size": 64, "cosines": 24},
+        },
         {"search": {"lag": 1}, "encoding": {"kind": "latent", "sigma": 0.3}},
     ],
     ids=[
-        "no lag",
-        "lag 8",
+        "no lag, runners-up",
+        "CPPNs, lag 8, runners-up, argmax",
         "niches, classes of their own, margins",
         "random images of many brightnesses, tournament of six",
-        "runners-up",
-        "runners-up, lag 8, argmax",
-        "surrogates",
-        "canvas of cosines",
+        "surrogates, canvas of cosines",
         "codes of a decoder",
     ],
 )
