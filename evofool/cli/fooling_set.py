@@ -32,6 +32,7 @@ REAL = typer.Option(
     help="Labelled real images that a group's images are compared with, or digits; may be repeated.",
 )
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
+MADE_FOR = typer.Option("--classifier", metavar="NAME", help="Only images made for this one; may be repeated.")
 WORKERS = typer.Option(
     min=0, help="Run cells in parallel in this number of Ray processes; 0: one after the other. The recipe's by default."
 )
@@ -84,11 +85,12 @@ def sample(
     folder: Annotated[Path, typer.Argument(metavar="SET", help="The folder of a set.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the sample, a set too.")],
     images: Annotated[int, typer.Option(min=1, help="The most images of each classifier and arm.")] = 1,
+    classifier: Annotated[list[str] | None, MADE_FOR] = None,
 ) -> None:
     """Write a small part of a set as a set: some images of each classifier and arm, with the answers of all classifiers."""
     from evofool.fooling_set.sample import sample as write_sample
 
-    index = write_sample(folder, out, images)
+    index = write_sample(folder, out, images, classifier or ())
     total = sum(of["bytes"] for of in index.files.values())
     print_lines(f"{index.images:,} images written to {out}; the table, shards and decoders have {total / 1e6:.1f} MB")
 

@@ -1,31 +1,40 @@
 """A sample of a set: a small set with some images of each classifier and arm."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evofool.errors import StoreError
+from evofool.errors import RecipeError, StoreError
 from evofool.export.image_file import class_folder
 from evofool.fooling_set.index import SetIndex, folder_of
 from evofool.fooling_set.layouts import DECODERS
 from evofool.fooling_set.rows import COLUMNS, Row, matrix_columns
 from evofool.fooling_set.table import read_table
 from evofool.fooling_set.write import SetOrigin, write_set
+from evofool.text import shortened
 
 _NEEDED = ("label", "group", "label_name", "classifier", "arm", "confidence", "margin", "sha256")
 """The columns that are never empty, beside id."""
 
 
-def sample(source: Path, out: Path, images: int) -> SetIndex:
+def sample(source: Path, out: Path, images: int, classifiers: Sequence[str] = ()) -> SetIndex:
     """Write a set of at most `images` images of each classifier and arm of a set, evenly spaced in the order of its table.
 
-    Of n images those at places floor((k + 1/2) n / images). Its classifiers and answers are those of the whole set, so
-    columns of the matrix are the same. StoreError if there is no set, or a damaged one; nothing is written then.
+    Of n images those at places floor((k + 1/2) n / images). classifiers: the names of those whose images are taken; all if
+    empty. Answers are those of all classifiers of the whole set, so columns of the matrix are the same. StoreError if there
+    is no set, or a damaged one, and RecipeError for a classifier that it has not; nothing is written then.
     """
     index = SetIndex.read(source)
+    if unknown := [name for name in classifiers if name not in index.classifiers]:
+        raise RecipeError(
+            f"{shortened(source)} has no classifier {shortened(unknown[0])}; it has {', '.join(index.classifiers)}"
+        )
     columns = {"label": "int64", **COLUMNS, **matrix_columns(list(index.classifiers))}
     rows = read_table(source, columns, images=True)
     places: dict[tuple[str, str], list[int]] = {}
     for place, row in enumerate(rows):
+        if classifiers and row["classifier"] not in classifiers:
+            continue
         places.setdefault((row["classifier"], row["arm"]), []).append(place)
     kept = sorted(place for every in places.values() for place in _spread(every, images))
     origin = SetOrigin(index.name, index.version, index.evofool, index.recipe, index.classifiers, images)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evofool.cli.app import app
-from evofool.errors import StoreError
+from evofool.errors import RecipeError, StoreError
 from evofool.fooling_set.diff import diff
 from evofool.fooling_set.index import SetIndex
 from evofool.fooling_set.sample import sample
@@ -38,6 +38,18 @@ def test_a_sample_has_some_images_of_each_classifier_and_arm(built: Path, tmp_pa
 def test_a_sample_of_everything_has_the_same_data(built: Path, tmp_path: Path) -> None:
     index = sample(built, tmp_path / "all", 100)
     assert index.files == SetIndex.read(built).files
+
+
+def test_a_sample_may_have_images_of_some_classifiers_only(built: Path, tmp_path: Path) -> None:
+    arguments = ["set", "sample", str(built), "--out", str(tmp_path / "some" / "set"), "--classifier"]
+    result = CliRunner().invoke(app, [*arguments, "other", "--images", "2"])
+    assert result.exit_code == 0, result.output
+    taken = rows(tmp_path / "some")
+    assert [row["id"] for row in taken] == [f"other/{arm}-0/{c}" for arm in ("cppn", "latent", "noise") for c in (1, 3)]
+    assert all(row["predicted/lenet"] is not None for row in taken)
+    assert SetIndex.read(tmp_path / "some").counts["lenet"] == {}
+    with pytest.raises(RecipeError, match="has no classifier lenett; it has lenet, other, colours"):
+        sample(built, tmp_path / "none", 1, ["lenett"])
 
 
 def test_a_set_that_lacks_a_decoder_is_refused(built: Path, tmp_path: Path) -> None:
