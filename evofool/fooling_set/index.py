@@ -95,7 +95,7 @@ class _Index(BaseModel):
     recipe: _Recipe
     classifiers: Annotated[dict[str, _Classifier], Field(min_length=1)]
     sample: _Count
-    counts: dict[str, Any]
+    counts: dict[str, dict[str, dict[str, _Count]]]
     images: _Count
     png_bytes: _Count
     genome_bytes: _Count
