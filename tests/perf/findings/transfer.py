@@ -25,13 +25,18 @@ from evofool.printer import print_lines
 from evofool.targets import target as load_target
 from tests.perf.findings.common import ARMS, DEFENDED, FOOLS, UNDEFENDED, judge
 
+OWN_SHAPE = "shape of its digit"  # by has_own_shape, a measure that is no classifier
 OTHER_ARCHITECTURES = ("mlp_3", "batch_norm_3")
 LITE, SQUEEZENET = tuple(f"efficientnet-lite{k}" for k in range(3)), "torchvision_squeezenet1_0"
 ON_PHOTOGRAPHS = ("cppn", "canvas", "apgd")
 
 
 class Images(NamedTuple):
-    """The images of one cell that count. predicted: by classifier, whether it predicts their class; (n,) bool."""
+    """The images of one cell that count.
+
+    predicted: by classifier, whether it predicts their class; (n,) bool. Under
+    OWN_SHAPE, of digits, whether they have the shape of their digit.
+    """
 
     source: str
     arm: str
@@ -84,6 +89,7 @@ def among_digits(shares: Shares) -> None:
         "lenet-caffe": ["lenet-caffe"],
         **{name: [name] for name in OTHER_ARCHITECTURES},
         "defended": DEFENDED,
+        OWN_SHAPE: [OWN_SHAPE],
     }
     print_lines(f"| images of undefended networks | number | {' | '.join(groups)} |", f"|---|---|{'---|' * len(groups)}")
     for arm in ARMS:
@@ -122,9 +128,8 @@ def cells(folder: Path, group: str, counts: Callable[[Mapping[str, Any]], bool])
     """The cells of a group, with the images that count."""
     index = SetIndex.read(folder)
     names = [name for name, of in index.classifiers.items() if of["group"] == group]
-    kinds = {
-        name: COLUMNS[name] for name in ("id", "group", "classifier", "arm", "label_name", "seed", "confidence", "margin")
-    }
+    read = ("id", "group", "classifier", "arm", "label_name", "seed", "confidence", "margin", "has_own_shape")
+    kinds = {name: COLUMNS[name] for name in read}
     rows = [
         row
         for row in read_table(folder, kinds | matrix_columns(names), images=True)
@@ -135,6 +140,7 @@ def cells(folder: Path, group: str, counts: Callable[[Mapping[str, Any]], bool])
         name: np.array([labels[name][row[f"predicted/{name}"]] == row["label_name"] for row in rows]) for name in names
     }
     if group == "digits":
+        predicted[OWN_SHAPE] = np.array([row["has_own_shape"] == 1 for row in rows])
         images = np.stack([decode_png(row["image"]["bytes"], row["id"]) for row in rows])
         for name in OTHER_ARCHITECTURES:
             answers = load_target(f"python:tests.perf.digit_networks:{name}").logits(images).argmax(axis=1)
