@@ -145,7 +145,7 @@ def judge(
     mean, low, high = interval(values)
     limit = above if below is None else below
     assert limit is not None
-    on_side, on_other = (low > limit, high <= limit) if below is None else (high < limit, low >= limit)
+    on_side, on_other = (low > limit, high < limit) if below is None else (high < limit, low > limit)
     verdict = "held" if on_side else "refuted" if on_other else "not shown"
     a, b, c, d = (shown(value) for value in (mean, low, high, limit))
     side = "above" if below is None else "below"
