@@ -72,7 +72,7 @@ COMMANDS: dict[str, list[str]] = {
     "transfer": ["{run} --target lenet?labels={labels} --json {new}.json", "{run} {run}"],
     "score-set": ["{run} --sheet {new}.png", "{run} --fools p>=0.5 --out {new}", "{bad} --target lenet"],
     "set build": ["{image}", "set-1 --target {image}=lenet"],
-    "set sample": ["{image} --out {image}", "{set} --out {new} --classifier {image}"],
+    "set sample": ["{image} --out {image}", "{set} --out {new}"],
     "set diff": ["{set} {set}", "{image} {image} --json"],
     "targets list": [],
     "targets show": ["onnx:{image}"],
