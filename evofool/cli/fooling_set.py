@@ -32,7 +32,7 @@ REAL = typer.Option(
     help="Labelled real images that a group's images are compared with, or digits; may be repeated.",
 )
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
-MADE_FOR = typer.Option("--classifier", metavar="NAME", help="Only images made for this one; may be repeated.")
+MADE_FOR = typer.Option("--classifier", metavar="NAME", help="Only images made for this classifier; may be repeated.")
 WORKERS = typer.Option(
     min=0, help="Run cells in parallel in this number of Ray processes; 0: one after the other. The recipe's by default."
 )
