@@ -122,22 +122,24 @@ def packages(session: nox.Session) -> None:
 
 @nox.session
 def release(session: nox.Session) -> None:
-    """dist/: the wheel, the sdist, and NOTES.md, the changelog of this version; refused if it has none."""
+    """dist/: the wheel and the sdist; build/release-notes-VERSION.md. Nothing is uploaded."""
+    (version,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "evofool" / "__init__.py").read_text(), re.MULTILINE)
+    notes = release_notes(version)
     python(session, "-m", "pip", "install", "--quiet", "build", "twine")
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     python(session, "-m", "build", "--outdir", str(ROOT / "dist"), str(ROOT))
-    session.run(sys.executable, "-m", "twine", "check", "--strict", *map(str, (ROOT / "dist").iterdir()))
-    (wheel,) = (ROOT / "dist").glob("*.whl")
-    (ROOT / "dist" / "NOTES.md").write_text(release_notes(wheel.name.split("-")[1]), encoding="utf-8")
+    python(session, "-m", "twine", "check", "--strict", *map(str, (ROOT / "dist").iterdir()))
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / f"release-notes-{version}.md").write_text(notes, encoding="utf-8")
 
 
 def release_notes(version: str) -> str:
-    """The section of CHANGELOG.md on a version."""
+    """The section of CHANGELOG.md on a version; of links, which lead into the repository, the texts alone."""
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     found = re.search(rf"^## {re.escape(version)}\n(.*?)(?=^## |\Z)", changes, re.DOTALL | re.MULTILINE)
     if found is None:
         raise SystemExit(f"CHANGELOG.md has no section on {version}")
-    return f"# evofool {version}\n{found[1].rstrip()}\n"
+    return f"# evofool {version}\n" + re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", found[1]).rstrip() + "\n"
 
 
 def use_outside(session: nox.Session, evofool: Path) -> None:

@@ -1,6 +1,7 @@
 """The documents say what the code does."""
 
 import argparse
+import importlib.util
 import re
 import shlex
 import sqlite3
@@ -109,6 +110,23 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 def test_the_version_is_the_same_everywhere() -> None:
     version = evofool.__version__
     assert re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == version  # type: ignore[index]
+    docs = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    named = re.findall(r"evofool-(\d+\.\d+\.\d+)-py3|evofool:(\d+\.\d+\.\d+)", docs)
+    assert {wheel or image for wheel, image in named} == {version}
+
+
+def test_the_release_has_notes() -> None:
+    pytest.importorskip("nox")
+    spec = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(noxfile := importlib.util.module_from_spec(spec))
+    notes = noxfile.release_notes(evofool.__version__)
+    assert notes.startswith(f"# evofool {evofool.__version__}\n")
+    assert "### Moves results" in notes
+    assert "](" not in notes
+    with pytest.raises(SystemExit, match="no section on nothing"):
+        noxfile.release_notes("nothing")
 
 
 def test_lines_of_prose_wrap_at_100() -> None:

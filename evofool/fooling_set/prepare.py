@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.bench.arms import is_applicable, refuse_small
+from evofool.bench.arms import ARMS, is_applicable, refuse_small
 from evofool.bench.calibration import scored_classes
 from evofool.bench.cell_job import CellJob
 from evofool.bench.entries import Entry, entries, training_jobs
@@ -103,9 +103,10 @@ def _prepare(recipe: SetRecipe, group: GroupPart, entry: Entry, folder: Path) ->
     classes = _classes(group, target)
     for arm in bench.arms:
         if is_applicable(arm, target):
-            budget = group.budget_of(arm)
-            refuse_small([arm], budget, len(classes), entry.name, bench.settings(), target.queries_per_image)
-    gradients = choose_gradients(target, bench.arms, min(map(group.budget_of, bench.arms)), len(classes), bench.settings())
+            each = group.budget_of(arm)
+            refuse_small([arm], each, len(classes), entry.name, bench.settings(), target.queries_per_image)
+    budget = min((group.budget_of(arm) for arm in bench.arms if ARMS[arm].kind == "white"), default=group.budget)
+    gradients = choose_gradients(target, bench.arms, budget, len(classes), bench.settings())
     notes = [*target.details.get("notes", ()), *validation.notes]
     left_out = [arm for arm in bench.arms if not is_applicable(arm, target) or arm in gradients.left_out]
     if gradients.masked:

@@ -127,7 +127,7 @@ class _Tracker:
         self.interrupted = False
         self._jobs, self._on_progress, self._message, self._status = jobs, on_progress, message, status
         self._before, self._done, self._total = len(settled), 0, len(settled) + len(jobs)
-        self._time_left = TimeLeft()
+        self._time_left, self._running = TimeLeft(), dict[int, RunningJob]()
         if status is not None:
             listed = [*jobs, *(job for job, _ in settled)]
             rows = [JobStatus(job.name, _from(job.folder, folder), total=job.total) for job in listed]
@@ -137,17 +137,19 @@ class _Tracker:
     def job_ended(self, index: int, result: Any) -> bool:
         self._done += 1
         self._time_left.ended(index)
+        self._running.pop(index, None)
         if self._status is not None:
             failure = result.message if isinstance(result, JobFailure) else ""
             done = result.get("done") if isinstance(result, Mapping) else None
             self._status.end_job(self._jobs[index].name, failure, done)
-        return self._report({}, "")
+        return self._report(self._running, "")
 
     def report(self, running: Mapping[int, RunningJob], note: str = "") -> bool:
         """running: by index."""
         if self._status is not None:
             self._status.update({self._jobs[index].name: job for index, job in running.items()})
-        return self._report(running, note)
+        self._running = dict(running)
+        return self._report(self._running, note)
 
     def _report(self, running: Mapping[int, RunningJob], note: str) -> bool:
         done = self._before + self._done

@@ -8,16 +8,19 @@ _SHARE = 0.02  # of a job that has to be done before its duration is estimated
 
 
 class Running(NamedTuple):
-    """A job that runs. share: how much of it is done, 0 to 1; began_at: of it when it began here, so many seconds ago."""
+    """A job that runs.
+
+    share: how much of it is done, 0 to 1. share_at_start: how much was done at its first report here, `seconds` before.
+    """
 
     share: float
-    began_at: float
+    share_at_start: float
     seconds: float
 
     @property
     def whole(self) -> float | None:
         """Seconds that the whole job takes at its rate; None if too little of it is done."""
-        done = self.share - self.began_at
+        done = self.share - self.share_at_start
         return self.seconds / done if done >= _SHARE else None
 
 
@@ -41,10 +44,10 @@ class TimeLeft:
     def seconds(self, running: Mapping[int, Running], waiting: int) -> float | None:
         """Seconds until all jobs are done; None while that is not known. running: by job. waiting: jobs not yet begun."""
         self._last |= {job: whole for job, of in running.items() if (whole := of.whole) is not None}
-        self._parallel = len(running) or self._parallel
+        self._parallel = max(len(running), self._parallel)
         recent = [*(self._last[job] for job in running if job in self._last), *[*self._ended][-self._parallel :]]
         if not recent:
             return None
         mean = sum(recent) / len(recent)
-        begun = sum((1 - of.share) * self._last.get(job, mean) for job, of in running.items())
-        return (begun + waiting * mean) / self._parallel
+        left = [(1 - of.share) * self._last.get(job, mean) for job, of in running.items()]
+        return max([*left, (sum(left) + waiting * mean) / self._parallel])

@@ -18,6 +18,7 @@ from evofool.bench.cell import RECORD
 from evofool.cli.app import app
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.fooling_set import build
+from evofool.fooling_set import prepare as prepare_module
 from evofool.fooling_set.build import build_set
 from evofool.fooling_set.index import SetIndex
 from evofool.fooling_set.layouts import TABLE
@@ -29,7 +30,7 @@ from evofool.recipe import shipped_recipes, shipped_sets
 from evofool.run.stored import StoredRun
 from evofool.scores import log_odds
 from evofool.sweep.runner import WorkProgress
-from evofool.targets import target
+from evofool.targets import Target, target
 from tests.fooling_set.sets import CLASSIFIERS, TINY, built_in, content, tiny
 from tests.quiz.samples import asked
 
@@ -242,6 +243,22 @@ def test_an_arm_may_have_its_own_budget_and_a_group_a_number_format(tmp_path: Pa
     assert {job.format for job in first.cells} == {"float32-folded"}
     searched = search_recipe(jobs["cppn"], first.target)
     assert (searched.search.batch, searched.search.rank, searched.stop.evaluations) == (3, "log_odds", 30)
+
+
+def test_gradients_are_checked_with_the_budget_of_the_arms_that_use_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, choose = [], prepare_module.choose_gradients
+
+    def spy(target: Target, arms: tuple[str, ...], budget: int, *others: object) -> object:
+        given.append(budget)
+        return choose(target, arms, budget, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prepare_module, "choose_gradients", spy)
+    group = {**TINY["groups"][0], "arms": ["cppn", "apgd", "fourier"], "arm": {"cppn": {"budget": 30}}, "budget": 400}
+    recipe = tiny(groups=[{**group, "arm": {**group["arm"], "fourier": {"budget": 200}}}])
+    prepare(recipe, listed_entries(recipe, tmp_path), tmp_path, lambda text: None)
+    assert given == [200, 200]
 
 
 def test_a_budget_that_is_too_small_names_the_arm(tmp_path: Path) -> None:

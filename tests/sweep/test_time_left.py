@@ -35,3 +35,15 @@ def test_between_two_jobs_the_last_one_counts() -> None:
     left.seconds({0: Running(0.9, 0.0, 9.0)}, 3)
     left.ended(0)
     assert left.seconds({}, 3) == pytest.approx(30.0)
+
+
+def test_the_longest_job_is_waited_for() -> None:
+    running = {0: Running(0.9, 0.0, 9.0), 1: Running(0.1, 0.0, 10.0)}  # 1 s and 90 s are left
+    assert TimeLeft().seconds(running, 0) == pytest.approx(90.0)
+
+
+def test_when_one_of_two_jobs_ended_the_waiting_ones_still_share_the_work() -> None:
+    left = TimeLeft()
+    left.seconds({0: Running(0.5, 0.0, 10.0), 1: Running(0.5, 0.0, 10.0)}, 4)
+    left.ended(0)
+    assert left.seconds({1: Running(0.5, 0.0, 10.0)}, 4) == pytest.approx((10 + 4 * 20) / 2)

@@ -26,6 +26,7 @@ from evofool.targets.redaction import public_name
 
 _TABLE = "elites.csv"  # of an export
 _METADATA = "metadata.csv"  # of a folder of images as Hugging Face's `datasets` reads it
+_OF_A_SET = {"classifier", "arm", "sha256"}  # columns of the metadata.csv of a set
 
 
 class MissingImage(NamedTuple):
@@ -171,47 +172,49 @@ def image_set(path: Path, target: Target) -> ImageSet:
     kept = [photograph for photograph in found if not is_rejection(target.labels[photograph.class_id])]
     _refuse_rejections(path, kept)
     names = tuple(photograph.file.relative_to(path).as_posix() for photograph in kept)
-    known = _known(path)
-    said = [known.get(name, _Said()) for name in names]
+    by_name = _table_rows(path)
+    rows = [by_name.get(name, _TableRow()) for name in names]
     return ImageSet(
         str(path),
         "folder",
         names,
         np.array([photograph.class_id for photograph in kept], np.int64),
-        np.array([of.confidence for of in said], np.float64),
-        tuple(of.classifier for of in said),
+        np.array([row.confidence for row in rows], np.float64),
+        tuple(row.classifier for row in rows),
         target.shape,
         [_File(photograph.file) for photograph in kept],
         len(found) - len(kept),
     )
 
 
-class _Said(NamedTuple):
-    """What a table says of a picture: the confidence, and the classifier that it was made for."""
+class _TableRow(NamedTuple):
+    """What a table has of a picture: the confidence, and the classifier that it was made for."""
 
     confidence: float = math.nan
     classifier: str = ""
 
 
-def _known(folder: Path) -> dict[str, _Said]:
-    """By file, what is said by the table of `evofool export`, or by metadata.csv; nothing without either.
+def _table_rows(folder: Path) -> dict[str, _TableRow]:
+    """By file, its row in the table of `evofool export`, or in metadata.csv; nothing without either.
 
-    metadata.csv is in this folder, or in the one above, as in a set of `evofool set build`, whose groups share one.
+    metadata.csv is in this folder, or in the one above if that is of a set of `evofool set build`, whose groups share one.
     """
-    home = folder.resolve()
+    folder = folder.resolve()
     tables = (
-        (home.parent / _METADATA, "file_name", f"{home.name}/"),
-        (home / _METADATA, "file_name", ""),
-        (home / _TABLE, "file", ""),
+        (folder.parent / _METADATA, "file_name", f"{folder.name}/"),
+        (folder / _METADATA, "file_name", ""),
+        (folder / _TABLE, "file", ""),
     )
-    found: dict[str, _Said] = {}
-    for table, column, above in tables:
+    found: dict[str, _TableRow] = {}
+    for table, column, prefix in tables:
         with suppress(StoreError, OSError):
             for row in read_csv(table):
+                if prefix and not row.keys() >= _OF_A_SET:
+                    break
                 name = row.get(column, "")
-                if name.startswith(above):
-                    said = _Said(_confidence(row.get("confidence", "")), row.get("classifier", ""))
-                    found[name.removeprefix(above)] = said
+                if name.startswith(prefix):
+                    kept = _TableRow(_confidence(row.get("confidence", "")), row.get("classifier", ""))
+                    found[name.removeprefix(prefix)] = kept
     return found
 
 

@@ -137,8 +137,9 @@ def judge(
 ) -> str:
     """Print the interval of a statement's number and its verdict, which is returned: held, refuted or not shown.
 
-    values: one for each network or seed. above, below: the limit; one of them is given. shown: from the scale of values and
-    limit to the one that is printed, ascending, for example math.exp for logarithms.
+    values: one for each network or seed. above, below: the limit; one of them is given. An interval that contains the limit,
+    or is nothing but the limit, shows nothing; nor does NaN. shown: from the scale of values and limit to the one that is
+    printed, ascending, for example math.exp for logarithms.
     """
     if (above is None) == (below is None):
         raise ValueError("give one limit")

@@ -5,8 +5,9 @@ python -m tests.perf.findings.transfer SET
 SET: the folder of the set that `evofool set build set-1` wrote, with lenet-caffe among the digits and SqueezeNet among the
 photographs. Prints by arm the shares of images whose class other classifiers predict, and whether each statement held. A
 share is that of a cell (classifier, arm, seed), averaged over cells. Digits: of the images to which their own network gives
-a confidence of 0.99 or more; photographs: of the images whose class their own network predicts. The MLP and the convnet
-with batch norm are tests.perf.digit_networks:mlp_3 and batch_norm_3, which are trained now if they were not.
+a confidence of 0.99 or more; photographs: of the images whose class their own network predicts. In
+statement 8 the share with SqueezeNet is the mean of four: from each Lite network to it, and from it to the three. The MLP
+and the convnet with batch norm are tests.perf.digit_networks:mlp_3 and batch_norm_3, which are trained now if they were not.
 """
 
 import argparse
