@@ -1,5 +1,6 @@
 """What the scripts of findings share: images and networks of a built set, searches, tables, and verdicts on statements."""
 
+import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -124,6 +125,14 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     found = np.asarray(values, np.float64)
     half = student.ppf((1 + confidence) / 2, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
     return float(found.mean()), float(found.mean() - half), float(found.mean() + half)
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """A parser of the arguments `set` and `out` that most of these scripts have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", type=Path, help="the folder in which the set is built")
+    parser.add_argument("out", type=Path, help="a folder for runs; those that it has are not made again")
+    return parser
 
 
 def judge(

@@ -22,7 +22,6 @@ averaged over seeds; a seed without such images is left out.
 Also prints, not judged, the shares of 23 and 25 by arm.
 """
 
-import argparse
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -47,6 +46,7 @@ from tests.perf.findings.common import (
     elites,
     judge,
     network_of,
+    parser_of,
     print_table,
     reached,
     search,
@@ -84,18 +84,15 @@ def ensemble(targets: Sequence[Target], name: str) -> Target:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("built", type=Path, metavar="SET")
-    parser.add_argument("out", type=Path)
-    args = parser.parse_args()
+    args = parser_of(__doc__).parse_args()
     torch.set_num_threads(1)
     began = time.process_time()
-    networks = {name: network_of(args.built, name) for name in UNDEFENDED}
-    judge_stored_by_others(args.built, networks)
+    networks = {name: network_of(args.set, name) for name in UNDEFENDED}
+    judge_stored_by_others(args.set, networks)
     judge_searches_of_ensemble(args.out, networks)
     delivered = {name: load(f"{network.name}&through={JPEG}") for name, network in networks.items()}
-    judge_stored_in_files(args.built, delivered)
-    judge_searches_behind_files(args.built, args.out, delivered)
+    judge_stored_in_files(args.set, delivered)
+    judge_searches_behind_files(args.set, args.out, delivered)
     print_lines(f"{time.process_time() - began:.0f} CPU s")
 
 

@@ -31,7 +31,6 @@ the statement names:
 22. digits of a search with cppn against exposure to the generator, minus those against exposure to all six: below 0.
 """
 
-import argparse
 import hashlib
 import time
 from collections.abc import Callable
@@ -53,6 +52,7 @@ from tests.perf.findings.common import (
     cells_of,
     elites,
     judge,
+    parser_of,
     print_table,
     reached,
     search_as_cell,
@@ -75,14 +75,11 @@ class Measured(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("built", type=Path, metavar="SET")
-    parser.add_argument("out", type=Path)
-    args = parser.parse_args()
+    args = parser_of(__doc__).parse_args()
     torch.set_num_threads(1)
-    shown = {arm: elites(cells_of(args.built, UNDEFENDED[:3], [arm])).pixels for arm in ARMS}
+    shown = {arm: elites(cells_of(args.set, UNDEFENDED[:3], [arm])).pixels for arm in ARMS}
     fooling = {**shown, ALL_SIX: np.concatenate(list(shown.values())), GENERATOR: None}
-    tests = {arm: elites(cells_of(args.built, UNDEFENDED[3:], [arm])).fooling() for arm in ARMS}
+    tests = {arm: elites(cells_of(args.set, UNDEFENDED[3:], [arm])).fooling() for arm in ARMS}
     same = {arm: len(bytes_of(shown[arm]) & bytes_of(images.pixels)) for arm, images in tests.items()}
     print_lines(f"Test images of B = A that are images of A too: {', '.join(f'{arm} {n}' for arm, n in same.items())}")
     found = {}

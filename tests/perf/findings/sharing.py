@@ -9,7 +9,6 @@ seeds of the figure of the cell less that of the run in OUT. Runs that OUT has a
 classes that were searched for: how many are reached (a confidence of 0.99), medians of log-odds and of margins.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -22,7 +21,7 @@ import torch
 from evofool.printer import print_lines
 from evofool.run.stored import StoredRun
 from evofool.targets import target as load_target
-from tests.perf.findings.common import DEFENDED, FOOLS, SEEDS, UNDEFENDED, judge, search
+from tests.perf.findings.common import DEFENDED, FOOLS, SEEDS, UNDEFENDED, judge, parser_of, search
 
 PHOTOGRAPHS = (*(f"efficientnet-lite{k}" for k in range(3)), "torchvision_squeezenet1_0")
 
@@ -54,9 +53,7 @@ COMPARISONS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--statements", default=",".join(str(of.statement) for of in COMPARISONS))
     given = parser.parse_args()

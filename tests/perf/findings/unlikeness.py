@@ -8,7 +8,6 @@ with outlier exposure: the first and the last, 10,000 evaluations), into OUT; ru
 missed the cap counts as the cap, so a ratio may be too small; how many missed it is printed.
 """
 
-import argparse
 import math
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,7 +20,7 @@ from evofool import recipe as recipes
 from evofool.printer import print_lines
 from evofool.run.stored import StoredRun
 from evofool.targets import target as load_target
-from tests.perf.findings.common import DEFENDED, FOOLS, UNDEFENDED, judge, search
+from tests.perf.findings.common import DEFENDED, FOOLS, UNDEFENDED, judge, parser_of, search
 
 LIMITS = ("", "shape>95", "others>90")
 SEEDS = range(5)
@@ -30,9 +29,7 @@ NEVER = 0.999999999999  # a confidence that no search reaches for all digits, so
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     jobs = [(name, limit, seed) for name in UNDEFENDED for limit in LIMITS for seed in SEEDS]
