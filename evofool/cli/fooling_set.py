@@ -54,6 +54,7 @@ def build(
     beside it, networks, runs and answers, is only needed to go on. Ctrl-C saves, and the same command continues.
     docs/fooling-set.md explains columns and recipe.
     """
+    from evofool.bench.report.formatting import counted
     from evofool.cli.console_jobs import work_display
     from evofool.fooling_set.build import build_set
     from evofool.fooling_set.recipe import load, parse, with_more
@@ -73,7 +74,7 @@ def build(
         raise typer.Exit(130)
     index = outcome.index
     print_lines(
-        f"{index.name} {index.version}: {index.images:,} images of {len(index.classifiers)} classifiers, "
+        f"{index.name} {index.version}: {counted(index.images, 'image')} of {counted(len(index.classifiers), 'classifier')}, "
         f"{(index.png_bytes + index.genome_bytes) / 1e6:.1f} MB of images and genomes",
         f"Set:       {outcome.folder}",
         f"Data card: {outcome.folder / 'README.md'}",
