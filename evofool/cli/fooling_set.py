@@ -73,8 +73,9 @@ def build(
         print_lines("Interrupted; what is done is saved. The same command continues.")
         raise typer.Exit(130)
     index = outcome.index
+    made, of = counted(index.images, "image"), counted(len(index.classifiers), "classifier")
     print_lines(
-        f"{index.name} {index.version}: {counted(index.images, 'image')} of {counted(len(index.classifiers), 'classifier')}, "
+        f"{index.name} {index.version}: {made} of {of}, "
         f"{(index.png_bytes + index.genome_bytes) / 1e6:.1f} MB of images and genomes",
         f"Set:       {outcome.folder}",
         f"Data card: {outcome.folder / 'README.md'}",
