@@ -53,6 +53,10 @@ def test_a_group_s_folder_has_the_confidences_and_classifiers_of_the_metadata_ab
     alone = image_set(tmp_path / "alone" / "digits", lenet)
     assert np.isnan(alone.confidences).all()
     assert set(alone.classifiers) == {""}
+    unrelated = [{"file_name": f"digits/{name}", "confidence": "0.5", "classifier": "x"} for name in alone.names]
+    write_csv(tmp_path / "alone" / "metadata.csv", list(unrelated[0]), unrelated)
+    again = image_set(tmp_path / "alone" / "digits", lenet)
+    assert np.isnan(again.confidences).all(), "a metadata.csv above that is of no set says nothing of this folder"
     found = Survivors(score_set(image_set(group, lenet), lenet), fooling_rule("log_odds>=-99", lenet, False))
     assert "when it was made" in found.line(0)
 
